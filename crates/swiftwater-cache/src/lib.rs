@@ -1,1 +1,102 @@
-//! In the making.
+//! A cache whose invalidation follows dependencies: a `get` that starts after an invalidation has returned never sees
+//! the past.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use swiftwater_cache::{Cache, Region, dep};
+//!
+//! let cache = Cache::builder().build()?;
+//! let prices: Region<u64, u32> = cache.region("prices").build()?;
+//! let labels: Region<u64, String> = cache.region("labels").build()?;
+//!
+//! let label = labels.get_or_load(&42, |cx| {
+//!     let prices = prices.clone();
+//!     async move {
+//!         let price = prices.get_or_load(cx.key(), async |cx| {
+//!             cx.depends_on(dep!("product", *cx.key())); // what the value is made of
+//!             Ok(995) // read from the database
+//!         });
+//!         Ok(format!("{} cents", *price.await?)) // the label inherits that
+//!     }
+//! });
+//! assert_eq!(*label.await?, "995 cents");
+//!
+//! cache.invalidate(dep!("product", 42_u64)); // after the database has changed
+//! assert!(prices.get(&42).is_none() && labels.get(&42).is_none());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The picture
+//!
+//! A [`Cache`] holds the dependency graph; its [`Region`]s hold the values, each region with its own types, capacity and
+//! lifetimes. A loader says what its value depends on: by name ([`dep!`]), or by reading other regions, whose
+//! dependencies it inherits. Whoever changes something calls [`Cache::invalidate`] with its name afterwards.
+//!
+//! Nothing is searched and nothing is deleted then. Every dependency name selects one of a fixed number of *version
+//! cells*; invalidating raises the cell, and every entry remembers how far the versions were when its load **started**.
+//! It is served only while none of its cells has moved beyond that. So one invalidation reaches a million dependents at
+//! once, a value that was being loaded at the time can neither be stored nor served to later callers, and evicting an
+//! entry leaves nothing to clean up.
+//!
+//! The usual "look it up, load it, put it in" has no such memory: a value that was read before a change and stored after it
+//! stays. So does one that is put in by [`Region::insert`], hence its warning: load through [`Region::get_or_load`].
+//!
+//! # Guarantees
+//!
+//! The seven laws of [`Region`] are the contract; the first is the sentence at the top of this page. Excluded:
+//!
+//! - **A crash or a cancelled task between the change and the call.** Call `invalidate` where the change is committed and
+//!   cannot be cancelled apart from it; it takes effect when called and needs no await, so a blocking closure can do it.
+//! - **A source that answers from the past**, such as a replica that lags behind the invalidation.
+//! - **What was not declared.** A loader that reads something without saying so, or hands work to another task without
+//!   [`Region::within`], has a value that nobody can invalidate.
+//! - **Other processes.** An invalidation reaches this process.
+//!
+//! Time (`ttl`) is judged by a coarse clock, about a millisecond late; invalidation by no clock at all.
+//!
+//! # Costs
+//!
+//! A hit is a lookup in [quick_cache], one relaxed load per dependency, one counter and one reference count; with a
+//! lifetime, one load of the coarse clock. A miss takes the lock of one of 32 shards of running loads twice, and allocates
+//! the entry, the load's scope and its future. An invalidation is three or four atomic operations. An entry costs its
+//! value, 56 bytes, 8 per dependency, and the store's own overhead; the version cells cost half a MiB per cache. There is
+//! no background task.
+//!
+//! [quick_cache]: https://docs.rs/quick_cache
+//!
+//! # Limits, and what to use instead
+//!
+//! - One process, one layer: memory. Entries that are stale or expired leave when they are looked up or evicted.
+//! - No dependencies, no loading, only speed: use `quick_cache` itself. Its admission policy does not suit: `moka`.
+//! - Derived values that must be recomputed minimally, not just dropped: `salsa`.
+//! - Values are shared behind a reference count ([`Hit`]), so there is no mutable access.
+//! - A loader's future must be `Send + 'static`: it may go on in a task of its own after its caller has left.
+//!
+//! # Features
+//!
+//! None. Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads; loads that never wait, `get`,
+//! `insert` and `invalidate` work without a runtime.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod dep;
+mod entry;
+mod error;
+mod flight;
+mod region;
+mod scope;
+mod stamps;
+mod stats;
+mod store;
+mod sync;
+
+pub use cache::{Builder, Cache, Invalidation, Reach};
+pub use dep::{Dep, MAX_EDGES};
+pub use entry::Hit;
+pub use error::{AnyError, Cause, LoadError};
+pub use region::{Region, RegionBuilder, Within};
+pub use scope::{LoadCx, Scope};
+pub use swiftwater_core::BuildError;

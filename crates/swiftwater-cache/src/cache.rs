@@ -1,0 +1,220 @@
+//! The handle that regions hang on: one dependency graph, one clock.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
+};
+
+use swiftwater_core::{BuildError, Clock, Counter, Desc, Knob, Observe, Observer, Tunable, Unit, Visitor};
+
+use crate::{dep::Dep, error::AnyError, flight::Waits, region::RegionBuilder, stamps::Stamps};
+
+/// A cache: any number of typed [`Region`](crate::Region)s over one dependency graph. A cheap handle; clones are the same
+/// cache.
+///
+/// What is invalidated here is invalidated in every region.
+#[derive(Clone)]
+pub struct Cache(Arc<Shared>);
+
+/// What all regions of a cache share.
+pub(crate) struct Shared {
+    pub(crate) stamps: Stamps,
+    pub(crate) waits: Waits,
+    pub(crate) clock: Clock,
+    pub(crate) invalidations: Counter,
+    /// Weak: a region lives as long as its handles. Replaced as a whole, so that observing copies nothing.
+    regions: Mutex<Arc<[Weak<dyn Part>]>>,
+}
+
+/// A region without its types.
+pub(crate) trait Part: Observe + Send + Sync {
+    fn name(&self) -> &'static str;
+    fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob));
+}
+
+impl Cache {
+    /// Starts building a cache.
+    pub fn builder() -> Builder {
+        Builder { clock: Clock::coarse(), version_cells: DEFAULT_VERSION_CELLS }
+    }
+
+    /// Starts building a region: a named map from `K` to `V` with its own capacity and lifetimes.
+    ///
+    /// Its loaders may fail with anything, as [`AnyError`]; see [`RegionBuilder::error`] for a type of your own.
+    pub fn region<K, V>(&self, name: &'static str) -> RegionBuilder<K, V, AnyError> {
+        RegionBuilder::new(self.clone(), name)
+    }
+
+    /// Declares everything wrong that depends on `dep`, in every region, directly or through other entries.
+    ///
+    /// **It takes effect when called**, before anything is awaited: a `get` that starts after this call returned never
+    /// yields a value whose load started before the call. Change the source first, call this second. A load that is
+    /// running keeps its value to those who asked for it before; nobody else gets it and it is not stored.
+    ///
+    /// The future that comes back only tells how far the invalidation reached. Dropping it undoes nothing, and code that
+    /// is not async may ignore it.
+    ///
+    /// Cost: three or four uncontended atomic operations, whatever depends on `dep`.
+    pub fn invalidate(&self, dep: Dep) -> Invalidation {
+        self.0.invalidate(dep);
+        Invalidation::local()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Shared {
+    pub(crate) fn invalidate(&self, dep: Dep) {
+        self.stamps.invalidate(dep);
+        self.invalidations.add(1);
+    }
+
+    /// Takes the name, unless a living region has it.
+    pub(crate) fn add_region(&self, region: &Arc<impl Part + 'static>) -> Result<(), BuildError> {
+        // Outlives the lock: to let go of the last handle of a region runs the user's destructors.
+        let living: Vec<Arc<dyn Part>>;
+        let mut regions = self.regions();
+        living = regions.iter().filter_map(Weak::upgrade).collect();
+        if living.iter().any(|other| other.name() == region.name()) {
+            drop(regions);
+            return Err(BuildError::new("region", region.name(), "this cache has a region of that name"));
+        }
+        let added: Arc<dyn Part> = region.clone();
+        *regions = living.iter().chain([&added]).map(Arc::downgrade).collect();
+        drop(regions);
+        Ok(())
+    }
+
+    fn living(&self) -> impl Iterator<Item = Arc<dyn Part>> {
+        let regions = self.regions().clone();
+        (0..regions.len()).filter_map(move |place| regions[place].upgrade())
+    }
+
+    fn regions(&self) -> MutexGuard<'_, Arc<[Weak<dyn Part>]>> {
+        // Nothing under the lock leaves the list half-changed.
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observe for Shared {
+    fn observe(&self, visitor: &mut dyn Visitor) {
+        visitor.counter(&INVALIDATIONS, self.invalidations.read());
+        for region in self.living() {
+            visitor.part("region", &region.name(), &*region);
+        }
+    }
+}
+
+impl Observe for Cache {
+    fn observe(&self, visitor: &mut dyn Visitor) {
+        self.0.observe(visitor);
+    }
+}
+
+impl Tunable for Cache {
+    /// The knobs of every region, in the order of building.
+    fn knobs(&self, each: &mut dyn FnMut(Knob)) {
+        for region in self.0.living() {
+            region.knobs(each);
+        }
+    }
+}
+
+impl From<&Cache> for Observer {
+    fn from(cache: &Cache) -> Self {
+        Self::from(&cache.0)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.living().map(|region| region.name()).collect();
+        f.debug_struct("Cache").field("regions", &names).finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`Cache`].
+#[must_use = "a builder does nothing until it builds"]
+#[derive(Clone, Debug)]
+pub struct Builder {
+    clock: Clock,
+    version_cells: usize,
+}
+
+impl Builder {
+    /// Where lifetimes take the time from. Default: [`Clock::coarse`], so an entry may live about a millisecond too
+    /// long. Invalidation uses no clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How many version cells the dependencies of all entries share, rounded up to a power of two; 8 bytes each. Default:
+    /// 65,536, half a MiB. This is all the memory that invalidation ever takes.
+    ///
+    /// Names that share a cell invalidate each other's entries: about `dependencies per entry * invalidations in its
+    /// life / cells` of the hits are loaded once more than needed. Raise it where that share is not small.
+    pub fn version_cells(mut self, cells: usize) -> Self {
+        self.version_cells = cells;
+        self
+    }
+
+    /// Builds the cache.
+    ///
+    /// # Errors
+    ///
+    /// `version_cells` must be 2 to 2^28 (2 GiB).
+    pub fn build(self) -> Result<Cache, BuildError> {
+        if !(2..=MAX_VERSION_CELLS).contains(&self.version_cells) {
+            return Err(BuildError::new("version_cells", self.version_cells, "must be 2 to 2^28"));
+        }
+        let bits = self.version_cells.next_power_of_two().trailing_zeros();
+        Ok(Cache(Arc::new(Shared {
+            stamps: Stamps::new(bits),
+            waits: Waits::default(),
+            clock: self.clock,
+            invalidations: Counter::new(),
+            regions: Mutex::new(Arc::new([])),
+        })))
+    }
+}
+
+/// An invalidation that has been made. Await it to learn how far it reached; ready at once while every layer is in this
+/// process.
+#[derive(Debug)]
+pub struct Invalidation {
+    reach: Reach,
+}
+
+impl Invalidation {
+    pub(crate) fn local() -> Self {
+        Self { reach: Reach::Local }
+    }
+}
+
+impl Future for Invalidation {
+    type Output = Reach;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Reach> {
+        Poll::Ready(self.reach)
+    }
+}
+
+/// How far an invalidation has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reach {
+    /// Every `get` in this process sees it.
+    Local,
+}
+
+const DEFAULT_VERSION_CELLS: usize = 1 << 16;
+const MAX_VERSION_CELLS: usize = 1 << 28;
+
+static INVALIDATIONS: Desc =
+    Desc::new("invalidations", Unit::Count, "dependencies and keys that were declared changed");

@@ -1,0 +1,108 @@
+//! What an entry may depend on, as a hash.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash},
+};
+
+use foldhash::quality::FixedState;
+
+/// A dependency: the name of something outside the cache whose change makes entries wrong, such as a row, a table or a
+/// tariff. Made with [`dep!`](crate::dep).
+///
+/// It is a hash of 64 bits and nothing else, so it is free to copy and costs 8 bytes in every entry that depends on it.
+/// Two names that happen to have one hash invalidate each other's entries: a load too many, never a stale value.
+///
+/// Names are exact: `dep!("product", 42)` and `dep!("product")` have nothing to do with each other. The first part, the
+/// *kind*, matters in one case only: an entry with very many dependencies (more than [`MAX_EDGES`]) keeps their kinds
+/// instead, and goes stale with every invalidation of one of those kinds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dep(u64);
+
+impl Dep {
+    /// The dependency of that kind that has no further parts.
+    #[must_use]
+    pub fn of(kind: &str) -> Self {
+        Self::in_space(SPACE_NAMED, kind)
+    }
+
+    /// The key `part` of a region, which loads that read the entry depend on. `kind` is the region's name.
+    pub(crate) fn of_region(name: &str) -> Self {
+        Self::in_space(SPACE_KEYS, name)
+    }
+
+    /// The same name with one more part. The order of parts matters.
+    #[must_use]
+    pub fn with<T: Hash + ?Sized>(self, part: &T) -> Self {
+        Self::join(self.0, HASHER.hash_one((self.0, part)))
+    }
+
+    fn in_space(space: u64, kind: &str) -> Self {
+        let hash = HASHER.hash_one((space, kind));
+        Self::join(hash << KIND_SHIFT, hash)
+    }
+
+    fn join(kind: u64, rest: u64) -> Self {
+        Self((kind & KIND_MASK) | (rest & !KIND_MASK) | EXACT)
+    }
+
+    pub(crate) fn edge(self) -> Edge {
+        Edge(self.0)
+    }
+}
+
+impl fmt::Debug for Dep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dep({:016x})", self.0)
+    }
+}
+
+/// Names a dependency: a kind and any number of parts, each of which implements [`Hash`].
+///
+/// ```
+/// use swiftwater_cache::dep;
+///
+/// let id = 42_u64;
+/// assert_eq!(dep!("product", id), dep!("product", 42_u64));
+/// assert_ne!(dep!("product", id), dep!("category", id));
+/// assert_ne!(dep!("price", "eur", id), dep!("price", "usd", id));
+/// let _everything = dep!("catalogue");
+/// ```
+///
+/// A part is hashed by its own type, so write the same type on both sides: `42_u64` and `42_u32` are different names.
+#[macro_export]
+macro_rules! dep {
+    ($kind:expr $(, $part:expr)* $(,)?) => {
+        $crate::Dep::of($kind)$(.with(&$part))*
+    };
+}
+
+/// What an entry stores of a dependency: its hash, or the hash of its kind alone.
+///
+/// The upper 16 bits are the kind's; the lowest bit tells the two forms apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Edge(u64);
+
+impl Edge {
+    /// The edge that stands for everything of this one's kind.
+    pub(crate) fn coarse(self) -> Self {
+        Self(self.0 & KIND_MASK)
+    }
+
+    /// A cell out of `2^bits`: the upper bits of a product, which every bit of the hash has a part in.
+    pub(crate) fn cell(self, bits: u32) -> usize {
+        (self.0.wrapping_mul(MIX) >> (u64::BITS - bits)) as usize
+    }
+}
+
+/// An entry with more dependencies than this keeps their kinds instead.
+pub const MAX_EDGES: usize = 64;
+
+const HASHER: FixedState = FixedState::with_seed(0x5377_6966_7457_6174);
+const SPACE_NAMED: u64 = 1;
+const SPACE_KEYS: u64 = 2;
+const KIND_SHIFT: u32 = 48;
+const KIND_MASK: u64 = 0xffff << KIND_SHIFT;
+const EXACT: u64 = 1;
+/// 2^64 divided by the golden ratio, made odd: neighbouring kinds come to lie far apart.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,121 @@
+//! What can go wrong in a load.
+
+use std::{error::Error, fmt, sync::Arc};
+
+/// Any error, cheap to clone, made by `?` from whatever a loader meets: the error type of a region that names no other.
+///
+/// It does not implement [`Error`] itself, which is what lets every error convert into it; [`Cause`] leads back.
+#[derive(Clone)]
+pub struct AnyError(Arc<dyn Error + Send + Sync>);
+
+impl AnyError {
+    /// The error as it was, if it is of type `E`.
+    #[must_use]
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for AnyError {
+    fn from(error: E) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl fmt::Debug for AnyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for AnyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// What a region's error type must offer. Implemented for every [`Error`] and for [`AnyError`].
+pub trait Cause: fmt::Debug + Send + Sync + 'static {
+    /// The error as a link of a chain of sources.
+    fn as_error(&self) -> &(dyn Error + 'static);
+}
+
+impl<E: Error + Send + Sync + 'static> Cause for E {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+impl Cause for AnyError {
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        &*self.0
+    }
+}
+
+/// Why a load gave no value. Every caller who waited for the load gets the same one.
+#[non_exhaustive]
+pub enum LoadError<E> {
+    /// The load's task was dropped before it ended: its runtime shut down.
+    Aborted,
+    /// The loader asked, directly or through other loaders, for the very entry that it is loading.
+    Cycle,
+    /// The loader returned this error.
+    Loader(Arc<E>),
+    /// The load has to wait, and was not called from within a tokio runtime that it could go on in.
+    NoRuntime,
+    /// The loader panicked.
+    Panicked,
+}
+
+impl<E> LoadError<E> {
+    /// The loader's own error, if it is one.
+    #[must_use]
+    pub fn loader(&self) -> Option<&E> {
+        match self {
+            Self::Loader(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl<E> Clone for LoadError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Aborted => Self::Aborted,
+            Self::Cycle => Self::Cycle,
+            Self::Loader(error) => Self::Loader(error.clone()),
+            Self::NoRuntime => Self::NoRuntime,
+            Self::Panicked => Self::Panicked,
+        }
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborted => f.write_str("Aborted"),
+            Self::Cycle => f.write_str("Cycle"),
+            Self::Loader(error) => f.debug_tuple("Loader").field(error).finish(),
+            Self::NoRuntime => f.write_str("NoRuntime"),
+            Self::Panicked => f.write_str("Panicked"),
+        }
+    }
+}
+
+impl<E> fmt::Display for LoadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Aborted => "the load was aborted, its runtime shut down",
+            Self::Cycle => "the loader waits for the entry that it is loading",
+            Self::Loader(_) => "the loader failed",
+            Self::NoRuntime => "the load has to wait, but there is no tokio runtime here",
+            Self::Panicked => "the loader panicked",
+        })
+    }
+}
+
+impl<E: Cause> Error for LoadError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.loader().map(Cause::as_error)
+    }
+}

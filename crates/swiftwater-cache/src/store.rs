@@ -1,0 +1,111 @@
+//! The typed memory store: quick_cache, with the values that an operation pushes out handed back, so that no destructor
+//! of the user's runs under a lock of ours.
+
+use std::{borrow::Borrow, hash::Hash, sync::Arc};
+
+use foldhash::fast::RandomState;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+
+use crate::entry::Entry;
+
+pub(crate) struct Store<K, V>(Cache<K, Arc<Entry<V>>, Weight, RandomState, Outgoing>);
+
+/// What left the store: to be dropped where no lock is held.
+pub(crate) struct Evicted<K, V> {
+    /// Replaced, evicted, rejected, removed.
+    pub(crate) entries: Vec<(K, Arc<Entry<V>>)>,
+    /// How many of them had to go for lack of room.
+    pub(crate) evicted: u64,
+}
+
+impl<K, V> Default for Evicted<K, V> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), evicted: 0 }
+    }
+}
+
+impl<K: Hash + Eq, V> Store<K, V> {
+    pub(crate) fn new(capacity: u64, entries: usize, hasher: RandomState) -> Self {
+        let options = OptionsBuilder::new()
+            .weight_capacity(capacity)
+            .estimated_items_capacity(entries)
+            .build()
+            .expect("both capacities are given");
+        Self(Cache::with_options(options, Weight, hasher, Outgoing))
+    }
+
+    #[inline]
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<Arc<Entry<V>>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.get(key)
+    }
+
+    /// Stores the entry, or not if it is heavier than a shard may hold; the old one of that key leaves in either case.
+    pub(crate) fn insert(&self, key: K, entry: Arc<Entry<V>>) -> Evicted<K, V> {
+        let mut evicted = Evicted::default();
+        self.0.insert_with_lifecycle(key, entry, &mut evicted);
+        evicted
+    }
+
+    pub(crate) fn remove<Q>(&self, key: &Q) -> Evicted<K, V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        Evicted { entries: self.0.remove(key).into_iter().collect(), evicted: 0 }
+    }
+
+    /// Removes the entry unless another has taken its place.
+    pub(crate) fn remove_exactly<Q>(&self, key: &Q, entry: &Arc<Entry<V>>) -> Option<(K, Arc<Entry<V>>)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.remove_if(key, |stored| Arc::ptr_eq(stored, entry))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.0.weight()
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.0.capacity()
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.0.set_capacity(capacity);
+    }
+}
+
+/// The weight that the entry carries.
+#[derive(Clone)]
+struct Weight;
+
+impl<K, V> Weighter<K, Arc<Entry<V>>> for Weight {
+    fn weight(&self, _: &K, entry: &Arc<Entry<V>>) -> u64 {
+        entry.weight
+    }
+}
+
+/// Collects what is replaced, evicted or rejected.
+#[derive(Clone)]
+struct Outgoing;
+
+impl<K, V> Lifecycle<K, Arc<Entry<V>>> for Outgoing {
+    type RequestState = Evicted<K, V>;
+
+    fn before_evict(&self, outgoing: &mut Evicted<K, V>, _: &K, _: &mut Arc<Entry<V>>) {
+        outgoing.evicted += 1; // not called for what is merely replaced
+    }
+
+    fn on_evict(&self, outgoing: &mut Evicted<K, V>, key: K, entry: Arc<Entry<V>>) {
+        outgoing.entries.push((key, entry));
+    }
+}
