@@ -10,7 +10,13 @@ use std::{
 
 use swiftwater_core::{BuildError, Clock, Counter, Desc, Knob, Observe, Observer, Tunable, Unit, Visitor};
 
-use crate::{dep::Dep, error::AnyError, flight::Waits, region::RegionBuilder, stamps::Stamps};
+use crate::{
+    builder::{Builder, RegionBuilder},
+    dep::Dep,
+    error::AnyError,
+    flight::Waits,
+    stamps::Stamps,
+};
 
 /// A cache: any number of typed [`Region`](crate::Region)s over one dependency graph. A cheap handle; clones are the same
 /// cache.
@@ -38,7 +44,7 @@ pub(crate) trait Part: Observe + Send + Sync {
 impl Cache {
     /// Starts building a cache.
     pub fn builder() -> Builder {
-        Builder { clock: Clock::coarse(), version_cells: DEFAULT_VERSION_CELLS }
+        Builder::new()
     }
 
     /// Starts building a region: a named map from `K` to `V` with its own capacity and lifetimes.
@@ -61,6 +67,16 @@ impl Cache {
     pub fn invalidate(&self, dep: Dep) -> Invalidation {
         self.0.invalidate(dep);
         Invalidation::local()
+    }
+
+    pub(crate) fn new(clock: Clock, stamps: Stamps) -> Self {
+        Self(Arc::new(Shared {
+            stamps,
+            waits: Waits::default(),
+            clock,
+            invalidations: Counter::new(),
+            regions: Mutex::new(Arc::new([])),
+        }))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -138,52 +154,6 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// Makes a [`Cache`].
-#[must_use = "a builder does nothing until it builds"]
-#[derive(Clone, Debug)]
-pub struct Builder {
-    clock: Clock,
-    version_cells: usize,
-}
-
-impl Builder {
-    /// Where lifetimes take the time from. Default: [`Clock::coarse`], so an entry may live about a millisecond too
-    /// long. Invalidation uses no clock.
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// How many version cells the dependencies of all entries share, rounded up to a power of two; 8 bytes each. Default:
-    /// 65,536, half a MiB. This is all the memory that invalidation ever takes.
-    ///
-    /// Names that share a cell invalidate each other's entries: about `dependencies per entry * invalidations in its
-    /// life / cells` of the hits are loaded once more than needed. Raise it where that share is not small.
-    pub fn version_cells(mut self, cells: usize) -> Self {
-        self.version_cells = cells;
-        self
-    }
-
-    /// Builds the cache.
-    ///
-    /// # Errors
-    ///
-    /// `version_cells` must be 2 to 2^28 (2 GiB).
-    pub fn build(self) -> Result<Cache, BuildError> {
-        if !(2..=MAX_VERSION_CELLS).contains(&self.version_cells) {
-            return Err(BuildError::new("version_cells", self.version_cells, "must be 2 to 2^28"));
-        }
-        let bits = self.version_cells.next_power_of_two().trailing_zeros();
-        Ok(Cache(Arc::new(Shared {
-            stamps: Stamps::new(bits),
-            waits: Waits::default(),
-            clock: self.clock,
-            invalidations: Counter::new(),
-            regions: Mutex::new(Arc::new([])),
-        })))
-    }
-}
-
 /// An invalidation that has been made. Await it to learn how far it reached; ready at once while every layer is in this
 /// process.
 #[derive(Debug)]
@@ -212,9 +182,6 @@ pub enum Reach {
     /// Every `get` in this process sees it.
     Local,
 }
-
-const DEFAULT_VERSION_CELLS: usize = 1 << 16;
-const MAX_VERSION_CELLS: usize = 1 << 28;
 
 static INVALIDATIONS: Desc =
     Desc::new("invalidations", Unit::Count, "dependencies and keys that were declared changed");

@@ -81,8 +81,10 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 mod cache;
 mod dep;
+mod engine;
 mod entry;
 mod error;
 mod flight;
@@ -93,10 +95,11 @@ mod stats;
 mod store;
 mod sync;
 
-pub use cache::{Builder, Cache, Invalidation, Reach};
+pub use builder::{Builder, RegionBuilder};
+pub use cache::{Cache, Invalidation, Reach};
 pub use dep::{Dep, MAX_EDGES};
 pub use entry::Hit;
 pub use error::{AnyError, Cause, LoadError};
-pub use region::{Region, RegionBuilder, Within};
+pub use region::{Region, Within};
 pub use scope::{LoadCx, Scope};
 pub use swiftwater_core::BuildError;
