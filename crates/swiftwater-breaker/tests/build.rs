@@ -1,0 +1,94 @@
+//! Nonsense is refused by `build`, by the option's name; everything else works.
+
+use std::{error::Error, io, time::Duration};
+
+use swiftwater_breaker::{Breaker, Builder, CallError, State, Trip, consecutive, failure_rate};
+use swiftwater_core::{Outcome, Reason, Rejected};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MS: Duration = Duration::from_millis(1);
+
+fn refused(option: &str, builder: Builder) -> String {
+    let error = builder.build().expect_err(option);
+    assert_eq!(error.option(), option);
+    error.to_string()
+}
+
+#[test]
+fn every_option_that_cannot_work_is_named_with_its_value() {
+    let b = Breaker::builder;
+    let trip = |trip: Trip| refused("trip_when", b().trip_when(trip));
+    assert!(trip(consecutive(0)).contains("consecutive(0)"));
+    assert!(trip(consecutive(0).or(consecutive(5))).contains("consecutive(0)"));
+    assert!(trip(consecutive(1_000_001)).contains("1000001"));
+    for share in [0.0, 0.0009, -0.5, 1.000001, f64::NAN, f64::INFINITY] {
+        assert!(trip(consecutive(5).or(failure_rate(share))).contains(&format!("failure_rate({share})")));
+    }
+    for window in [Duration::ZERO, MS * 99, DAY + MS, Duration::MAX] {
+        assert!(trip(failure_rate(0.5).over(window).into()).contains("over("));
+    }
+    assert!(trip(failure_rate(0.5).min_calls(0).into()).contains("min_calls(0)"));
+    for range in [Duration::ZERO..=MS, MS * 2..=MS, MS..=DAY + MS, MS..=Duration::MAX] {
+        assert!(refused("open_for", b().open_for(range)).contains("..="));
+    }
+    for probes in [0, 1001, u32::MAX] {
+        assert!(refused("probes", b().probes(probes)).contains(&probes.to_string()));
+    }
+    assert!(refused("successes", b().successes(0)).contains('0'));
+    for lease in [Duration::ZERO, DAY + MS, Duration::MAX] {
+        refused("probe_lease", b().probe_lease(lease));
+    }
+}
+
+#[test]
+fn the_ends_of_every_range_work() {
+    for builder in [
+        Breaker::builder(),
+        Breaker::builder()
+            .trip_when(consecutive(1).or(failure_rate(0.001).over(MS * 100).min_calls(1)))
+            .open_for(MS..=MS)
+            .probes(1)
+            .successes(1)
+            .probe_lease(MS),
+        Breaker::builder()
+            .trip_when(consecutive(1_000_000).or(failure_rate(1.0).over(DAY).min_calls(u64::MAX)))
+            .open_for(DAY..=DAY)
+            .probes(1000)
+            .successes(u32::MAX)
+            .probe_lease(DAY),
+    ] {
+        let breaker = builder.build().expect("within every range");
+        breaker.try_acquire().expect("closed").finish(Outcome::Failure);
+    }
+}
+
+#[test]
+fn the_defaults_are_those_that_are_documented() -> Result<(), Box<dyn Error>> {
+    let breaker = Breaker::builder().build()?;
+    assert!(breaker.is_enabled());
+    for _ in 0..5 {
+        assert_eq!(breaker.state(), State::Closed);
+        breaker.try_acquire()?.finish(Outcome::Failure);
+    }
+    let rejected = breaker.try_acquire().unwrap_err();
+    assert!(rejected.retry_after() <= Duration::from_secs(1));
+    Ok(())
+}
+
+#[test]
+fn errors_speak_of_their_own_level_and_hand_on_the_cause() {
+    let inner = CallError::Inner(io::Error::other("disk"));
+    assert_eq!(inner.to_string(), "the call failed");
+    assert_eq!(inner.source().expect("a cause").to_string(), "disk");
+    let rejected: CallError<io::Error> = Rejected::new(Reason::Open, MS).into();
+    assert_eq!(rejected.to_string(), "the breaker refused the call");
+    let cause = rejected.source().expect("a cause");
+    assert!(cause.downcast_ref::<Rejected>().is_some_and(|r| r.reason() == Reason::Open));
+}
+
+#[test]
+fn a_fallback_stands_in_for_a_refusal_only() {
+    let refused: CallError<u8> = Rejected::new(Reason::Full, MS).into();
+    assert_eq!(refused.or_fallback(|rejected| rejected.reason()), Ok(Reason::Full));
+    assert_eq!(CallError::Inner(3).or_fallback(|_| Reason::Full), Err(3));
+}

@@ -1,0 +1,97 @@
+//! A turned knob changes behaviour at once.
+
+mod common;
+
+use common::*;
+use swiftwater_breaker::{Breaker, State, consecutive, failure_rate};
+use swiftwater_core::{Knob, KnobError, Outcome, Tunable};
+
+fn knob(breaker: &Breaker, name: &str) -> Option<Knob> {
+    let mut found = None;
+    breaker.knobs(&mut |knob| {
+        if knob.name() == name {
+            found = Some(knob);
+        }
+    });
+    found
+}
+
+#[test]
+fn the_failure_threshold_holds_from_the_next_failure_on() -> Result<(), KnobError> {
+    let (breaker, _hand) = breaker(|b| b.trip_when(consecutive(5)));
+    let threshold = knob(&breaker, "failure_threshold").expect("offered");
+    assert_eq!(threshold.get()?, 5.0);
+    run_many(&breaker, Outcome::Failure, 4);
+    threshold.set(8.0)?;
+    run_many(&breaker, Outcome::Failure, 3);
+    assert_eq!(breaker.state(), State::Closed);
+    threshold.set(2.0)?; // seven in a row by now: the next one opens, the turning itself does not
+    assert_eq!(breaker.state(), State::Closed);
+    run_many(&breaker, Outcome::Failure, 1);
+    assert_eq!(breaker.state(), State::Open);
+    Ok(())
+}
+
+#[test]
+fn the_failure_rate_holds_from_the_next_failure_on() -> Result<(), KnobError> {
+    let (breaker, _hand) = breaker(|b| b.trip_when(failure_rate(0.9).min_calls(10)));
+    let share = knob(&breaker, "failure_rate").expect("offered");
+    assert_eq!(share.get()?, 0.9);
+    run_many(&breaker, Outcome::Success, 94);
+    run_many(&breaker, Outcome::Failure, 5);
+    assert_eq!(share.set(0.06)?, 0.06);
+    run_many(&breaker, Outcome::Failure, 1); // six of a hundred
+    assert_eq!(breaker.state(), State::Open);
+    Ok(())
+}
+
+#[test]
+fn the_open_base_holds_from_the_next_trip_on_at_the_step_that_was_reached() -> Result<(), KnobError> {
+    let ms = |ms| std::time::Duration::from_millis(ms);
+    let (breaker, hand) = breaker(|b| b.trip_when(consecutive(1)).open_for(ms(100)..=ms(100_000)));
+    let base = knob(&breaker, "open_base").expect("offered");
+    assert_eq!((base.get()?, base.bounds()), (0.1, 0.001..=100.0));
+    base.set(20.0)?;
+    run(&breaker, Some(Outcome::Failure));
+    let left = reading(&breaker, "open_left");
+    assert!((10.0..=20.0).contains(&left), "{left}");
+    assert!(base.set(101.0).is_err());
+
+    // Four trips on, with the base at its smallest: the doubling goes on from where it was.
+    let mut longest: f64 = 0.0;
+    for _ in 0..4 {
+        hand.advance(ms(100_000));
+        run(&breaker, Some(Outcome::Failure));
+    }
+    for _ in 0..200 {
+        base.set(1.0)?;
+        hand.advance(ms(100_000));
+        run(&breaker, Some(Outcome::Failure));
+        longest = longest.max(reading(&breaker, "open_left"));
+    }
+    assert!(longest > 16.0, "{longest}");
+    Ok(())
+}
+
+#[test]
+fn only_knobs_that_turn_something_are_offered() {
+    let names = |breaker: &Breaker| {
+        let mut names = Vec::new();
+        breaker.knobs(&mut |knob| names.push(knob.name()));
+        names
+    };
+    let rate = || failure_rate(0.5);
+    let with = |trip: swiftwater_breaker::Trip| names(&breaker(|b| b.trip_when(trip)).0);
+    assert_eq!(with(consecutive(5)), ["failure_threshold", "open_base"]);
+    assert_eq!(with(rate().into()), ["failure_rate", "open_base"]);
+    assert_eq!(with(rate().or(rate())), ["open_base"]);
+    assert_eq!(with(rate().or(consecutive(5))), ["failure_threshold", "failure_rate", "open_base"]);
+}
+
+#[test]
+fn a_knob_keeps_no_breaker_alive() {
+    let (breaker, _hand) = breaker(|b| b);
+    let knob = knob(&breaker, "open_base").expect("offered");
+    drop(breaker);
+    assert_eq!(knob.get(), Err(KnobError::Gone));
+}
