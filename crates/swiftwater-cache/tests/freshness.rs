@@ -119,6 +119,30 @@ impl Subject for Ours {
     }
 }
 
+/// Ours again, invalidated by key: the rows declare nothing, and the pairs depend on the keys that they were made of.
+struct ByKey(Ours);
+
+impl Subject for ByKey {
+    async fn read(&self, source: &Arc<Source>, row: usize) -> [u64; 2] {
+        let pair = self.0.pairs.get_or_load(&row, |cx| {
+            let (rows, source) = (self.0.rows.clone(), source.clone());
+            async move {
+                let mut pair = [0; 2];
+                for (place, row) in [*cx.key(), (cx.key() + 1) % ROWS].into_iter().enumerate() {
+                    let source = source.clone();
+                    pair[place] = *rows.get_or_load(&row, async move |_| Ok(source.read(row).await)).await?;
+                }
+                Ok(pair)
+            }
+        });
+        *pair.await.expect("no loader fails")
+    }
+
+    fn changed(&self, row: usize) {
+        self.0.rows.invalidate(&row);
+    }
+}
+
 /// Broken: the usual "look up, load, insert" over our own cache. The stamp is taken after the load.
 struct StampedLate(Ours);
 
@@ -185,6 +209,11 @@ impl Subject for Undeclared {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_get_sees_the_past() {
     assert_eq!(chaos(Ours::new()).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_get_sees_the_past_of_a_key() {
+    assert_eq!(chaos(ByKey(Ours::new())).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
