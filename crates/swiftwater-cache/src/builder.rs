@@ -33,7 +33,7 @@ impl Builder {
     }
 
     /// How many version cells the dependencies of all entries share, rounded up to a power of two; 8 bytes each. Default:
-    /// 65,536, half a MiB. This is all the memory that invalidation ever takes.
+    /// 65,536, half a MiB. With 32 KiB for kinds, this is all the memory that invalidation ever takes.
     ///
     /// Names that share a cell invalidate each other's entries: about `dependencies per entry * invalidations in its
     /// life / cells` of the hits are loaded once more than needed. Raise it where that share is not small.
@@ -52,7 +52,7 @@ impl Builder {
             return Err(BuildError::new("version_cells", self.version_cells, "must be 2 to 2^28"));
         }
         let bits = self.version_cells.next_power_of_two().trailing_zeros();
-        Ok(Cache::new(self.clock, Stamps::new(bits)))
+        Ok(Cache::new(self.clock, Stamps::new(bits, KIND_BITS)))
     }
 }
 
@@ -94,15 +94,15 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// Keeps entries in memory up to this total weight: a number of entries, unless a [`weigher`](Self::weigher) says
     /// otherwise. Default: 10,000. More costs memory, less costs loads.
     ///
-    /// The capacity is divided evenly over shards (4 per CPU, fewer if small); an entry that is heavier than its shard's
-    /// share is returned to its callers and not stored.
+    /// The capacity is divided evenly over shards (4 per CPU, fewer if small); an entry that is heavier than 97 % of its
+    /// shard's share is returned to its callers and not stored.
     pub fn memory(mut self, capacity: u64) -> Self {
         self.memory = capacity;
         self
     }
 
     /// What an entry weighs, in the unit of [`memory`](Self::memory), such as its bytes. Called once per entry; zero counts
-    /// as one. Default: every entry weighs one. If it panics, the load has failed.
+    /// as one. Default: every entry weighs one. If it panics, the load has failed, or the insert panics.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.weigher = Some(Box::new(weigher));
         self
@@ -132,16 +132,16 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     ///
     /// # Errors
     ///
-    /// `memory` and `expected_entries` must be at least 1, `ttl` longer than zero, and the name not that of a living
-    /// region of the cache.
+    /// `memory` must be 1 to 2^53, `expected_entries` at least 1, `ttl` longer than zero, and the name not that of a region
+    /// of the cache that still lives: in a handle, or in a load that has not ended.
     pub fn build(self) -> Result<Region<K, V, E>, BuildError>
     where
         K: Hash + Eq + Send + Sync + 'static,
         V: Send + Sync + 'static,
         E: Send + Sync + 'static,
     {
-        if self.memory == 0 {
-            return Err(BuildError::new("memory", 0, "must be at least 1"));
+        if !(1..=MAX_MEMORY).contains(&self.memory) {
+            return Err(BuildError::new("memory", self.memory, "must be 1 to 2^53"));
         }
         if self.expected_entries == Some(0) {
             return Err(BuildError::new("expected_entries", 0, "must be at least 1"));
@@ -179,7 +179,11 @@ impl<K, V, E> fmt::Debug for RegionBuilder<K, V, E> {
 }
 
 const DEFAULT_MEMORY: u64 = 10_000;
+/// Beyond it sums of weights could overflow, and a knob could not tell a whole number from its neighbour.
+pub(crate) const MAX_MEMORY: u64 = 1 << 53;
 const MIN_GUESS: u64 = 32;
 const MAX_GUESS: u64 = 1 << 20;
+/// 4096 cells for the kinds of dependencies.
+const KIND_BITS: u32 = 12;
 const DEFAULT_VERSION_CELLS: usize = 1 << 16;
 const MAX_VERSION_CELLS: usize = 1 << 28;

@@ -1,10 +1,11 @@
 //! The handle that regions hang on: one dependency graph, one clock.
 
 use std::{
+    collections::HashMap,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     task::{Context, Poll},
 };
 
@@ -14,7 +15,6 @@ use crate::{
     builder::{Builder, RegionBuilder},
     dep::Dep,
     error::AnyError,
-    flight::Waits,
     stamps::Stamps,
 };
 
@@ -28,11 +28,13 @@ pub struct Cache(Arc<Shared>);
 /// What all regions of a cache share.
 pub(crate) struct Shared {
     pub(crate) stamps: Stamps,
-    pub(crate) waits: Waits,
     pub(crate) clock: Clock,
     pub(crate) invalidations: Counter,
     /// Weak: a region lives as long as its handles. Replaced as a whole, so that observing copies nothing.
     regions: Mutex<Arc<[Weak<dyn Part>]>>,
+    /// By the name of every region that there ever was, whether a load has read it: its keys are dependencies of what is
+    /// stored, and may outlive it.
+    read_by_loads: Mutex<HashMap<&'static str, Arc<AtomicBool>>>,
 }
 
 /// A region without its types.
@@ -72,10 +74,10 @@ impl Cache {
     pub(crate) fn new(clock: Clock, stamps: Stamps) -> Self {
         Self(Arc::new(Shared {
             stamps,
-            waits: Waits::default(),
             clock,
             invalidations: Counter::new(),
             regions: Mutex::new(Arc::new([])),
+            read_by_loads: Mutex::default(),
         }))
     }
 
@@ -88,6 +90,17 @@ impl Shared {
     pub(crate) fn invalidate(&self, dep: Dep) {
         self.stamps.invalidate(dep);
         self.invalidations.add(1);
+    }
+
+    /// Tells caches apart.
+    pub(crate) fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    pub(crate) fn read_by_loads(&self, name: &'static str) -> Arc<AtomicBool> {
+        // Nothing under the lock leaves the map half-changed.
+        let mut names = self.read_by_loads.lock().unwrap_or_else(PoisonError::into_inner);
+        names.entry(name).or_default().clone()
     }
 
     /// Takes the name, unless a living region has it.

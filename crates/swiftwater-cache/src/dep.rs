@@ -13,9 +13,9 @@ use foldhash::quality::FixedState;
 /// It is a hash of 64 bits and nothing else, so it is free to copy and costs 8 bytes in every entry that depends on it.
 /// Two names that happen to have one hash invalidate each other's entries: a load too many, never a stale value.
 ///
-/// Names are exact: `dep!("product", 42)` and `dep!("product")` have nothing to do with each other. The first part, the
-/// *kind*, matters in one case only: an entry with very many dependencies (more than [`MAX_EDGES`]) keeps their kinds
-/// instead, and goes stale with every invalidation of one of those kinds.
+/// Names are exact: `dep!("product", 42_u64)` and `dep!("product")` have nothing to do with each other. The first part,
+/// the *kind*, matters in one case only: an entry with very many dependencies (more than [`MAX_EDGES`]) keeps their kinds
+/// instead, and goes stale with every invalidation of one of those kinds; with as many kinds, with every invalidation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Dep(u64);
 
@@ -77,21 +77,47 @@ macro_rules! dep {
     };
 }
 
-/// What an entry stores of a dependency: its hash, or the hash of its kind alone.
+/// What an entry stores of a dependency: the hash of its name, or of its kind alone.
 ///
-/// The upper 16 bits are the kind's; the lowest bit tells the two forms apart.
+/// The upper 16 bits are the kind's; the lowest bit is set in a name's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Edge(u64);
 
+/// What an edge stands for.
+pub(crate) enum Form {
+    Everything,
+    Kind,
+    Name,
+}
+
 impl Edge {
+    /// Stands for every dependency there is. (The one kind in 65,536 that has this hash goes stale too often where it is
+    /// kept as a kind.)
+    pub(crate) const EVERYTHING: Self = Self(0);
+
     /// The edge that stands for everything of this one's kind.
     pub(crate) fn coarse(self) -> Self {
         Self(self.0 & KIND_MASK)
     }
 
-    /// A cell out of `2^bits`: the upper bits of a product, which every bit of the hash has a part in.
-    pub(crate) fn cell(self, bits: u32) -> usize {
-        (self.0.wrapping_mul(MIX) >> (u64::BITS - bits)) as usize
+    pub(crate) fn form(self) -> Form {
+        if self.0 & EXACT != 0 {
+            Form::Name
+        } else if self == Self::EVERYTHING {
+            Form::Everything
+        } else {
+            Form::Kind
+        }
+    }
+
+    /// The uppermost bits: all that tells kinds apart.
+    pub(crate) fn upper(self, bits: u32) -> usize {
+        (self.0 >> (u64::BITS - bits)) as usize
+    }
+
+    /// So many bits out of all of the hash: the uppermost of a product.
+    pub(crate) fn mixed(self, bits: u32) -> usize {
+        Self(self.0.wrapping_mul(MIX)).upper(bits)
     }
 }
 
@@ -104,5 +130,5 @@ const SPACE_KEYS: u64 = 2;
 const KIND_SHIFT: u32 = 48;
 const KIND_MASK: u64 = 0xffff << KIND_SHIFT;
 const EXACT: u64 = 1;
-/// 2^64 divided by the golden ratio, made odd: neighbouring kinds come to lie far apart.
+/// 2^64 divided by the golden ratio, made odd.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -27,12 +27,13 @@ use swiftwater_core::{Knob, Observe, Tick, Visitor};
 use tokio::runtime::Handle;
 
 use crate::{
+    builder::MAX_MEMORY,
     cache::{Part, Shared},
     dep::Dep,
     entry::Entry,
     error::LoadError,
-    flight::{Flight, Landed},
-    scope::{LoadCx, Loading, NEVER, Scope, current},
+    flight::{Flight, Landed, Waiting},
+    scope::{LoadCx, Loading, NEVER, Readers, Scope},
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
@@ -48,8 +49,8 @@ pub(crate) struct Engine<K, V, E> {
     hasher: RandomState,
     policy: Policy<K, V>,
     enabled: AtomicBool,
-    /// Some load has read this region: from then on its keys are dependencies.
-    read_by_loads: AtomicBool,
+    /// Some load has read a region of this name: from then on its keys are dependencies.
+    read_by_loads: Arc<AtomicBool>,
     stats: Stats,
 }
 
@@ -69,18 +70,19 @@ where
     E: Send + Sync + 'static,
 {
     /// A miss: joins the running load of the key, or leads one.
-    pub(crate) async fn load<F, Fut>(self: &Arc<Self>, key: K, load: F, reader: Option<Scope>) -> Landed<V, E>
+    pub(crate) async fn load<F, Fut>(self: &Arc<Self>, key: K, load: F, readers: Readers) -> Landed<V, E>
     where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         if !self.enabled() {
-            let flight = Flight::new(self.cache.stamps.now());
+            let flight = self.flight();
             let start = self.cache.clock.now();
+            let _waiting = wait(&readers, &flight)?;
             self.stats.loads.add(1);
             let loaded = Loading::start(&flight.scope, key.clone(), load).await;
             let result = self.finish(&key, loaded, &flight, start);
-            self.inherit(reader.as_ref(), &key, &flight, &result);
+            self.inherit(&readers, &key, &flight, &result);
             return result;
         }
         let asked = self.cache.stamps.now();
@@ -89,16 +91,11 @@ where
                 Boarded::Joins(flight) => (flight, None),
                 Boarded::Leads(landing) => (landing.flight.clone(), Some(landing)),
                 Boarded::Stored(entry) => {
-                    if let Some(reader) = reader {
-                        reader.inherit(self.key_dep(&key), &entry.edges, entry.expires);
-                    }
+                    self.inherit_entry(&readers, &key, &entry);
                     return Ok(entry);
                 }
             };
-            let _waiting = match &reader {
-                Some(reader) => Some(self.cache.waits.wait(reader, &flight.scope).ok_or(LoadError::Cycle)?),
-                None => None,
-            };
+            let _waiting = wait(&readers, &flight)?;
             let result = if let Some(landing) = landing {
                 lead(landing, load);
                 flight.landed().await.clone()
@@ -111,7 +108,7 @@ where
                 }
                 result.clone()
             };
-            self.inherit(reader.as_ref(), &key, &flight, &result);
+            self.inherit(&readers, &key, &flight, &result);
             return result;
         }
     }
@@ -120,14 +117,28 @@ where
     fn acceptable(&self, result: &Landed<V, E>, stamp: Stamp, asked: Stamp) -> bool {
         match result {
             Err(LoadError::Aborted) => false,
-            // Begun after we asked: as good as our own.
+            // Nothing has been invalidated between the start of the load and the asking: as good as our own.
             _ if stamp >= asked => true,
-            // Nothing of it has changed since it began.
-            Ok(entry) => self.current(entry),
+            // Nothing that it depends on has.
+            Ok(entry) => self.current(entry) && !self.expired(entry),
             // What an error is made of is not fully known, so only its age counts.
             Err(_) => false,
         }
     }
+}
+
+/// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring, so
+/// their values will not be stored, whatever they make of the error.
+fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<[Option<Waiting>; 2], LoadError<E>> {
+    let mut waiting = [None, None];
+    for (place, reader) in readers.all().enumerate() {
+        waiting[place] = Waiting::start(reader, &flight.scope);
+        if waiting[place].is_none() {
+            readers.all().for_each(Scope::taint);
+            return Err(LoadError::Cycle);
+        }
+    }
+    Ok(waiting)
 }
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
@@ -143,31 +154,33 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         Self {
             name,
             key_space: Dep::of_region(name),
-            cache,
             store: Store::new(room.0, room.1, hasher.clone()),
             flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
             policy,
             enabled: AtomicBool::new(enabled),
-            read_by_loads: AtomicBool::new(false),
+            read_by_loads: cache.read_by_loads(name),
+            cache,
             stats: Stats::default(),
         }
     }
 
-    /// The stored entry, if it may be served; to a load on whose behalf this thread reads it becomes a dependency.
+    /// The stored entry, if it may be served; the loads on whose behalf it is read depend on it, or on its absence.
     #[inline]
-    pub(crate) fn get<Q>(&self, key: &Q) -> Option<Arc<Entry<V>>>
+    pub(crate) fn get<Q>(&self, key: &Q, readers: &Readers) -> Option<Arc<Entry<V>>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let reader = self.reader();
+        if readers.is_empty() {
+            return self.lookup(key);
+        }
+        // Before anything is read, see `insert`. Relaxed: the locks that reader and writer take afterwards order it.
+        self.read_by_loads.store(true, Relaxed);
         let found = self.lookup(key);
-        if let Some(reader) = reader {
-            match &found {
-                Some(entry) => reader.inherit(self.key_dep(key), &entry.edges, entry.expires),
-                None => reader.depends_on(self.key_dep(key)),
-            }
+        match &found {
+            Some(entry) => self.inherit_entry(readers, key, entry),
+            None => readers.of(self.cache.id()).for_each(|reader| reader.depends_on(self.key_dep(key))),
         }
         found
     }
@@ -181,6 +194,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     {
         if !self.enabled() {
             self.stats.misses_off.add(1);
+            if self.read_by_loads.load(Relaxed) {
+                drop(self.flights(key)); // the lock that orders a reader's mark, which no store takes for it here
+            }
             return None;
         }
         let Some(entry) = self.store.get(key) else {
@@ -201,10 +217,10 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     pub(crate) fn insert(&self, key: K, value: V, declare: impl FnOnce(&Scope)) {
-        let flight = Flight::<V, E>::new(self.cache.stamps.now());
-        let start = self.cache.clock.now();
-        declare(&flight.scope);
-        let entry = self.entry(&key, value, &flight, start);
+        let scope = Scope::new(self.cache.id());
+        declare(&scope);
+        let (stamp, start) = (self.cache.stamps.now(), self.cache.clock.now());
+        let entry = self.entry(&key, value, &scope, stamp, start);
         let changed = self.key_dep(&key);
         self.stats.inserts.add(1);
         let mut flights = self.flights(&key);
@@ -215,13 +231,14 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             self.store.remove(&key)
         };
         drop(flights);
-        self.count_outgoing(&outgoing, &entry);
-        drop((detached, outgoing));
         // After the old value is gone, so that a load which has read it has a stamp from before. Whoever read it had set
-        // the flag, and then took a lock that the store has taken since.
+        // the mark, and then took a lock that was taken here since.
         if self.read_by_loads.load(Relaxed) {
             self.cache.stamps.invalidate(changed);
         }
+        self.count_outgoing(&outgoing, &entry);
+        // Last, since the user's destructors may panic.
+        drop((detached, outgoing));
     }
 
     pub(crate) fn invalidate<Q>(&self, key: &Q)
@@ -229,13 +246,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let (detached, removed) = {
-            let mut flights = self.flights(key);
-            (flights.remove_entry(key), self.store.remove(key))
-        };
-        drop((detached, removed));
+        let mut flights = self.flights(key);
+        let detached = flights.remove_entry(key);
+        let removed = self.store.remove(key);
+        drop(flights);
         // After the entry is gone: a load that has read it took its stamp before this one.
         self.cache.invalidate(self.key_dep(key));
+        drop((detached, removed));
     }
 
     pub(crate) fn set_enabled(&self, enabled: bool) {
@@ -249,7 +266,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     {
         let (owned, landing_key) = (key.clone(), key.clone()); // the user's code, so before the lock
         let mut flights = self.flights(key);
-        if let Some(flight) = flights.get(key) {
+        // One that has landed and is still here could not be taken out: the key's `Hash` or `Eq` panicked.
+        if let Some(flight) = flights.get(key).filter(|flight| !flight.has_landed()) {
             return Boarded::Joins(flight.clone());
         }
         // What the caller missed may have been stored between its look and the lock.
@@ -257,9 +275,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             return Boarded::Stored(entry);
         }
         // The stamp is read under the lock, so that it is at least what everybody had read who waited for an earlier load.
-        let flight = Arc::new(Flight::new(self.cache.stamps.now()));
-        flights.insert(owned, flight.clone());
+        let flight = Arc::new(self.flight());
+        let landed = flights.insert(owned, flight.clone());
+        drop(flights);
+        drop(landed);
         Boarded::Leads(Landing { engine: self.clone(), key: landing_key, flight, landed: false })
+    }
+
+    /// A load that begins now.
+    fn flight(&self) -> Flight<V, E> {
+        Flight::new(self.cache.stamps.now(), self.cache.id())
     }
 
     /// Makes an entry out of what a loader returned.
@@ -271,7 +296,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         start: Tick,
     ) -> Landed<V, E> {
         let result = loaded.and_then(|value| {
-            let make = AssertUnwindSafe(|| self.entry(key, value, flight, start));
+            let make = AssertUnwindSafe(|| self.entry(key, value, &flight.scope, flight.stamp, start));
             catch_unwind(make).map_err(|_| LoadError::Panicked) // the weigher
         });
         if result.is_err() {
@@ -280,13 +305,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         result
     }
 
-    fn entry(&self, key: &K, value: V, flight: &Flight<V, E>, start: Tick) -> Arc<Entry<V>> {
+    fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Arc<Entry<V>> {
         // The store keeps what weighs nothing for ever.
         let weight = self.policy.weigher.as_ref().map_or(1, |weigh| weigh(key, &value).max(1));
-        let declared = flight.scope.seal();
+        let declared = scope.seal();
         let own = declared.ttl.or(self.policy.ttl).map_or(NEVER, |ttl| start + ttl);
         let expires = own.min(declared.expires);
-        Arc::new(Entry { value, edges: declared.edges.into(), stamp: flight.stamp, expires, weight })
+        Arc::new(Entry { value, edges: declared.edges.into(), stamp, expires, weight })
     }
 
     /// Takes the flight out of the table and stores its entry, if the flight is still the table's own and nothing moved
@@ -325,26 +350,20 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.stats.evictions.add(outgoing.evicted - u64::from(too_heavy));
     }
 
-    /// The load that has read a key depends on what that one depends on, be it a value or an error.
-    fn inherit<Q>(&self, reader: Option<&Scope>, key: &Q, flight: &Flight<V, E>, result: &Landed<V, E>)
-    where
-        K: Borrow<Q>,
-        Q: Hash + ?Sized,
-    {
-        let Some(reader) = reader else { return };
+    /// A load that has read a key depends on what that one depends on, be it a value or an error.
+    fn inherit(&self, readers: &Readers, key: &K, flight: &Flight<V, E>, result: &Landed<V, E>) {
         match result {
-            Ok(entry) => reader.inherit(self.key_dep(key), &entry.edges, entry.expires),
-            Err(_) => reader.inherit_failed(self.key_dep(key), &flight.scope),
+            Ok(entry) => self.inherit_entry(readers, key, entry),
+            Err(_) => readers
+                .of(self.cache.id())
+                .for_each(|reader| reader.inherit_failed(self.key_dep(key), &flight.scope)),
         }
     }
 
-    /// The load on whose behalf this thread is reading. The region is marked before anything is read, see `insert_with`.
-    #[inline]
-    pub(crate) fn reader(&self) -> Option<Scope> {
-        let reader = current()?;
-        // Relaxed: the locks that reader and writer take afterwards order it.
-        self.read_by_loads.store(true, Relaxed);
-        Some(reader)
+    fn inherit_entry<Q: Hash + ?Sized>(&self, readers: &Readers, key: &Q, entry: &Entry<V>) {
+        for reader in readers.of(self.cache.id()) {
+            reader.inherit(self.key_dep(key), &entry.edges, entry.expires);
+        }
     }
 
     fn servable(&self, entry: &Entry<V>) -> bool {
@@ -432,7 +451,8 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     fn end(&mut self, result: Landed<V, E>) {
         self.landed = true;
         let entry = result.as_ref().ok().cloned();
-        let outgoing = self.engine.arrive(&self.key, &self.flight, entry);
+        // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
+        let outgoing = catch_unwind(AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, entry)));
         self.flight.land(result);
         // Now that everybody is on the way: the user's destructors.
         drop(outgoing);
@@ -474,11 +494,9 @@ where
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob)) {
         let read = |engine: &Self| engine.store.capacity() as f64;
         let write = |engine: &Self, capacity: f64| engine.store.set_capacity(capacity as u64);
-        each(Knob::new(&stats::CAPACITY, 1.0..=MAX_KNOB, 1.0, &self, read, write));
+        each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
     }
 }
 
 /// Locks that misses, inserts and invalidations of different keys share.
 const FLIGHT_SHARDS: usize = 32;
-/// The largest whole number that a knob can tell from its neighbours.
-const MAX_KNOB: f64 = 9_007_199_254_740_992.0;

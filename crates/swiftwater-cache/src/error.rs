@@ -57,7 +57,11 @@ impl Cause for AnyError {
 pub enum LoadError<E> {
     /// The load's task was dropped before it ended: its runtime shut down.
     Aborted,
-    /// The loader asked, directly or through other loaders, for the very entry that it is loading.
+    /// The loader asked, directly or through other loaders, for the very entry that it is loading. Whatever it makes of this
+    /// error is returned to those who wait and not stored.
+    ///
+    /// A loader waits for every load that it has begun to ask for and neither finished nor dropped, also one that it has
+    /// put aside, as with `select!` on a reference.
     Cycle,
     /// The loader returned this error.
     Loader(Arc<E>),

@@ -1,7 +1,7 @@
 //! One load on its way, those who wait for it, and who waits for whom.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -23,8 +23,9 @@ pub(crate) struct Flight<V, E> {
 }
 
 impl<V, E> Flight<V, E> {
-    pub(crate) fn new(stamp: Stamp) -> Self {
-        Self { stamp, scope: Scope::new(), landed: OnceLock::new(), joiners: Notify::new() }
+    /// For a load of the cache that has this identity.
+    pub(crate) fn new(stamp: Stamp, cache: usize) -> Self {
+        Self { stamp, scope: Scope::new(cache), landed: OnceLock::new(), joiners: Notify::new() }
     }
 
     /// Wakes everybody with the result. Only the first call counts.
@@ -32,6 +33,10 @@ impl<V, E> Flight<V, E> {
         // The leader lands it once; its guard lands `Aborted` only where the leader did not come so far.
         let _ = self.landed.set(result);
         self.joiners.notify_waiters();
+    }
+
+    pub(crate) fn has_landed(&self) -> bool {
+        self.landed.get().is_some()
     }
 
     /// Waits for the end of the load. Dropping the future leaves the load alone.
@@ -48,66 +53,57 @@ impl<V, E> Flight<V, E> {
 
 impl<V, E> fmt::Debug for Flight<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight")
-            .field("stamp", &self.stamp)
-            .field("landed", &self.landed.get().is_some())
-            .finish()
+        f.debug_struct("Flight").field("stamp", &self.stamp).field("landed", &self.has_landed()).finish()
     }
 }
 
-/// Which running loads wait for which, so that a ring of them is refused instead of waiting for ever. Written only
-/// when a loader waits for another load.
-#[derive(Debug, Default)]
-pub(crate) struct Waits(Mutex<HashMap<usize, Vec<usize>>>);
+/// Which running loads wait for which, so that a ring of them is refused instead of waiting for ever. Written only when a
+/// loader waits for another load. One for all caches, since a ring may pass through several.
+static WAITS: Mutex<BTreeMap<usize, Vec<usize>>> = Mutex::new(BTreeMap::new());
 
-impl Waits {
-    /// Notes that the load `waiter` waits for the load `target` until the guard is dropped. `None` if `target` waits,
-    /// directly or not, for `waiter`.
-    pub(crate) fn wait(&self, waiter: &Scope, target: &Scope) -> Option<Waiting<'_>> {
-        let (waiter, target) = (waiter.id(), target.id());
-        let mut edges = self.edges();
-        let mut reached = vec![target];
-        let mut next = 0;
-        while next < reached.len() {
-            let load = reached[next];
-            if load == waiter {
-                return None;
-            }
-            for onward in edges.get(&load).into_iter().flatten() {
-                if !reached.contains(onward) {
-                    reached.push(*onward);
-                }
-            }
-            next += 1;
-        }
-        edges.entry(waiter).or_default().push(target);
-        Some(Waiting { waits: self, waiter, target })
-    }
-
-    fn edges(&self) -> MutexGuard<'_, HashMap<usize, Vec<usize>>> {
-        // No foreign code runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One load waits for another.
+/// One load waits for another, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
-    waits: &'a Waits,
+pub(crate) struct Waiting {
     waiter: usize,
     target: usize,
 }
 
-impl Drop for Waiting<'_> {
+impl Waiting {
+    /// `None` if `target` waits, directly or not, for `waiter`.
+    pub(crate) fn start(waiter: &Scope, target: &Scope) -> Option<Self> {
+        let (waiter, target) = (waiter.id(), target.id());
+        let mut waits = waits();
+        let mut reached = vec![target];
+        let mut next = 0;
+        while let Some(load) = reached.get(next) {
+            if *load == waiter {
+                return None;
+            }
+            let onward = waits.get(load).into_iter().flatten();
+            let fresh: Vec<usize> = onward.filter(|load| !reached.contains(load)).copied().collect();
+            reached.extend(fresh);
+            next += 1;
+        }
+        waits.entry(waiter).or_default().push(target);
+        Some(Self { waiter, target })
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut edges = self.waits.edges();
-        if let Some(targets) = edges.get_mut(&self.waiter) {
+        let mut waits = waits();
+        if let Some(targets) = waits.get_mut(&self.waiter) {
             if let Some(place) = targets.iter().position(|target| *target == self.target) {
                 targets.swap_remove(place);
             }
             if targets.is_empty() {
-                edges.remove(&self.waiter);
+                waits.remove(&self.waiter);
             }
         }
     }
+}
+
+fn waits() -> MutexGuard<'static, BTreeMap<usize, Vec<usize>>> {
+    // No foreign code runs under the lock.
+    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -51,7 +51,9 @@
 //!   cannot be cancelled apart from it; it takes effect when called and needs no await, so a blocking closure can do it.
 //! - **A source that answers from the past**, such as a replica that lags behind the invalidation.
 //! - **What was not declared.** A loader that reads something without saying so, or hands work to another task without
-//!   [`Region::within`], has a value that nobody can invalidate.
+//!   [`Region::within`], has a value that nobody can invalidate. The same is true of what it got before it was called: a
+//!   [`Hit`] that it captured, or a read whose first poll was outside of it.
+//! - **Other caches.** Dependencies do not cross from one [`Cache`] to another: use one, with many regions.
 //! - **Other processes.** An invalidation reaches this process.
 //!
 //! Time (`ttl`) is judged by a coarse clock, about a millisecond late; invalidation by no clock at all.
@@ -60,9 +62,10 @@
 //!
 //! A hit is a lookup in [quick_cache], one relaxed load per dependency, one counter and one reference count; with a
 //! lifetime, one load of the coarse clock. A miss takes the lock of one of 32 shards of running loads twice, and allocates
-//! the entry, the load's scope and its future. An invalidation is three or four atomic operations. An entry costs its
-//! value, 56 bytes, 8 per dependency, and the store's own overhead; the version cells cost half a MiB per cache. There is
-//! no background task.
+//! the entry, the flight that others may join, its scope and the loader's future; if the loader waits, a task. A load within
+//! a load notes who waits for whom under one lock. An invalidation is five atomic operations; one by key also takes its
+//! shard's lock and the store's. An entry costs its key, its value, 56 bytes, 8 per dependency (at most 64 of them), and the
+//! store's own overhead; the version cells cost half a MiB per cache. There is no background task.
 //!
 //! [quick_cache]: https://docs.rs/quick_cache
 //!

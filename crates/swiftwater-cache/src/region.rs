@@ -9,7 +9,7 @@ use crate::{
     engine::Engine,
     entry::Hit,
     error::{AnyError, LoadError},
-    scope::{LoadCx, Scope, Scoped, enter},
+    scope::{LoadCx, Readers, Scope},
 };
 
 /// A named map of a [`Cache`] from `K` to `V`. A cheap handle; clones are the same region, which lives as long as any of
@@ -23,16 +23,16 @@ use crate::{
 ///    of that value started before the call. The same for a key. *Depends* includes what the load read from other
 ///    entries, and what those had read.
 /// 2. A load that started before an `insert` or an `invalidate` of its key is not stored after it.
-/// 3. One load per key at a time; nobody waits for more than two loads: the running one, and one more if a dependency
-///    moved while it ran.
-/// 4. A caller that goes away leaves the load to the others. A panicking loader is an error to all who wait for it, and
-///    the next caller loads anew.
-/// 5. A value is not served beyond its lifetime, which counts from the start of its load and never exceeds that of
-///    anything that the load read here.
+/// 3. At most one load per key runs at a time that may still be stored. Nobody waits for more than two loads: the running
+///    one, and one more if something was invalidated while it ran.
+/// 4. A caller that goes away leaves the load to the others. A loader that fails or panics leaves nobody waiting: those
+///    who waited get the error, or load anew if they asked after an invalidation that it may not have seen.
+/// 5. What is stored is not served beyond its lifetime, which counts from the start of its load and never exceeds that of
+///    anything that the load read here. (A caller who waits for a running load gets its value at whatever age it comes.)
 /// 6. The weight of what is stored never exceeds the capacity by more than the rounding of its shards (less than one
 ///    unit each).
-/// 7. Switched off, a region is transparent: `get` finds nothing, every loading call runs its own loader, nothing is
-///    stored; and what is switched on again has missed no invalidation.
+/// 7. Switched off, a region is as if it were not there: `get` finds nothing, every loading call runs its own loader,
+///    nothing is stored; and what is switched on again has missed no invalidation.
 pub struct Region<K, V, E = AnyError>(pub(crate) Arc<Engine<K, V, E>>);
 
 impl<K, V, E> Region<K, V, E>
@@ -43,30 +43,32 @@ where
 {
     /// The stored value, if there is one that may be served. Never waits and never loads.
     ///
-    /// Called while a loader of the same cache is being polled, it makes that load depend on the entry, or on its being
-    /// absent.
+    /// Called while a loader of the same cache is being polled, it makes that load depend on the entry. If it finds
+    /// nothing, that load goes stale when the key is inserted or invalidated (not when somebody loads it).
     #[inline]
+    #[must_use]
     pub fn get<Q>(&self, key: &Q) -> Option<Hit<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.get(key).map(Hit)
+        self.0.get(key, &Readers::here(None)).map(Hit)
     }
 
     /// The stored value, or the one that `load` gives, which is stored. One load per key runs at a time; further callers
     /// wait for it.
     ///
-    /// Nothing is built or cloned on a hit: `load` is called on a miss only, and gets the key in its
-    /// [`LoadCx`]. There it declares what the value depends on; what it reads from regions of this cache meanwhile is
-    /// declared by itself. Its future is polled once right here; if it has to wait it goes on in a task of the current
-    /// tokio runtime, so it ends however its callers fare. (Task-locals and tracing spans of the caller are therefore only
-    /// there up to its first wait.)
+    /// Nothing is built or cloned on a hit: `load` is called on a miss only, and gets the key in its [`LoadCx`]. There it
+    /// declares what the value depends on; what it reads from regions of this cache meanwhile is declared by itself.
+    ///
+    /// Its future is polled once right here; if it has to wait it goes on in a task of the current tokio runtime, so it
+    /// ends however its callers fare. (Task-locals and tracing spans of the caller are therefore only there up to its first
+    /// wait, and a runtime that nobody drives holds up all who wait for the load.)
     ///
     /// # Errors
     ///
-    /// [`LoadError`]: the loader's own error, the same for all who waited for it, or why there was none. Errors are not
-    /// stored.
+    /// [`LoadError`]: the loader's own error, or why there is none. Errors are not stored; a value that a loader makes in
+    /// their place is, unless it says [`ttl(Duration::ZERO)`](Scope::ttl).
     ///
     /// # Cancel safety
     ///
@@ -98,14 +100,10 @@ where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        if let Some(hit) = self.get(key) {
-            return Ok(hit);
-        }
-        let reader = self.0.reader();
-        self.0.load(key.to_owned(), load, reader).await.map(Hit)
+        self.load(key, load, Readers::here(None)).await
     }
 
-    /// Stores a value that was got elsewhere, as known at this very moment: what is invalidated from now on counts.
+    /// Stores a value that was got elsewhere, as known when it is stored: what is invalidated from then on counts.
     ///
     /// **A value that was read from a source before this call may be older than an invalidation in between.** Load through
     /// [`get_or_load`](Self::get_or_load) what can be loaded. `insert` is for values that are made here. It is safe for a
@@ -114,11 +112,19 @@ where
     ///
     /// It takes the place of the stored value and of the one that is being loaded, and makes stale what was loaded from
     /// the old one.
+    ///
+    /// # Panics
+    ///
+    /// If the weigher does; nothing has changed then.
     pub fn insert(&self, key: K, value: V) {
         self.insert_with(key, value, |_| ());
     }
 
-    /// [`insert`](Self::insert), with dependencies or a lifetime of its own.
+    /// [`insert`](Self::insert), with dependencies or a lifetime of its own, which `declare` states first.
+    ///
+    /// # Panics
+    ///
+    /// If `declare` or the weigher does; nothing has changed then.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -153,7 +159,8 @@ where
     }
 
     /// Reads on behalf of a load: for work that a loader has handed to another task or thread, where reading does not
-    /// declare itself.
+    /// declare itself. Inside another loader, that one depends on what is read as well.
+    #[must_use = "it reads only when told to"]
     pub fn within<'a>(&'a self, scope: &'a Scope) -> Within<'a, K, V, E> {
         Within { region: self, scope }
     }
@@ -174,6 +181,19 @@ where
     pub fn name(&self) -> &'static str {
         self.0.name
     }
+
+    async fn load<Q, F, Fut>(&self, key: &Q, load: F, readers: Readers) -> Result<Hit<V>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(LoadCx<K>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        if let Some(entry) = self.0.get(key, &readers) {
+            return Ok(Hit(entry));
+        }
+        self.0.load(key.to_owned(), load, readers).await.map(Hit)
+    }
 }
 
 /// Reads of a region on behalf of a load. Made by [`Region::within`].
@@ -189,12 +209,13 @@ where
     E: Send + Sync + 'static,
 {
     /// [`Region::get`]; the load depends on what it finds.
+    #[must_use]
     pub fn get<Q>(&self, key: &Q) -> Option<Hit<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        enter(self.scope, || self.region.get(key))
+        self.region.0.get(key, &Readers::here(Some(self.scope))).map(Hit)
     }
 
     /// [`Region::get_or_load`]; the load depends on what it gets.
@@ -213,7 +234,7 @@ where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        Scoped::new(self.scope.clone(), self.region.get_or_load(key, load)).await
+        self.region.load(key, load, Readers::here(Some(self.scope))).await
     }
 }
 

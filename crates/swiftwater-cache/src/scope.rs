@@ -21,27 +21,36 @@ use crate::{
 
 /// What a running load has declared about its value. Cloned freely; every clone speaks for the same load.
 ///
-/// A loader has one in its [`LoadCx`]. Whatever is read from a region of the same cache while the loader is polled is
-/// declared by itself; work that the loader hands to other tasks or threads reads through
+/// A loader has one in its [`LoadCx`]. A read of a region of the same cache that begins while the loader is being polled
+/// declares itself; work that the loader hands to other tasks or threads reads through
 /// [`Region::within`](crate::Region::within).
 ///
 /// Declarations count until the loader's future has returned its value; later ones have no effect.
 #[derive(Clone)]
-pub struct Scope(Arc<Mutex<Declared>>);
+pub struct Scope(Arc<Inner>);
+
+struct Inner {
+    /// Tells caches apart: dependencies and times mean nothing in another one.
+    cache: usize,
+    declared: Mutex<Declared>,
+}
 
 impl Scope {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Declared::default())))
+    /// For a load of the cache that has this identity.
+    pub(crate) fn new(cache: usize) -> Self {
+        Self(Arc::new(Inner { cache, declared: Mutex::new(Declared::default()) }))
     }
 
-    /// The value is wrong as soon as `dep` changes. It does not matter whether this is said before or after `dep` is
-    /// read: an invalidation counts from the start of the load.
+    /// The value is wrong as soon as `dep` changes. In a loader it does not matter whether this is said before or after
+    /// it reads what `dep` stands for: an invalidation counts from the start of the load. What was read before the load
+    /// began is beyond that.
     pub fn depends_on(&self, dep: Dep) {
         self.declared().add(&[dep.edge()]);
     }
 
     /// The value may be served for this long, counted from the start of the load: instead of the region's lifetime, be
-    /// it longer or shorter. Zero: it is returned and not stored.
+    /// it longer or shorter. Zero: it is returned to those who wait for it and not stored, as befits a makeshift for
+    /// something that failed.
     ///
     /// What the load read from other entries bounds it all the same: a value is never served beyond the end of what it
     /// was made of.
@@ -66,6 +75,11 @@ impl Scope {
         self.inherit(key, &edges, expires);
     }
 
+    /// What the load is made of will never be fully known: its value must not be stored.
+    pub(crate) fn taint(&self) {
+        self.declared().expires = Tick::default();
+    }
+
     /// Takes what was declared, at the end of the load.
     pub(crate) fn seal(&self) -> Declared {
         let mut declared = std::mem::take(&mut *self.declared());
@@ -80,7 +94,7 @@ impl Scope {
 
     fn declared(&self) -> MutexGuard<'_, Declared> {
         // No foreign code runs under the lock, and every state of it is a valid one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,43 +104,93 @@ impl fmt::Debug for Scope {
     }
 }
 
+/// The loads on whose behalf something is read: the one that this thread is polling, and the one that the caller names.
+pub(crate) struct Readers {
+    polled: Option<Scope>,
+    named: Option<Scope>,
+}
+
+impl Readers {
+    #[inline]
+    pub(crate) fn here(named: Option<&Scope>) -> Self {
+        // Ended thread-locals, as in a destructor at thread exit, mean that nothing is being polled.
+        let polled = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
+        let other = |named: &&Scope| polled.as_ref().is_none_or(|polled| polled.id() != named.id());
+        let named = named.filter(other).cloned();
+        Self { polled, named }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.polled.is_none() && self.named.is_none()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Scope> {
+        self.polled.iter().chain(&self.named)
+    }
+
+    /// Those that are loads of the cache with this identity.
+    pub(crate) fn of(&self, cache: usize) -> impl Iterator<Item = &Scope> {
+        self.all().filter(move |scope| scope.0.cache == cache)
+    }
+}
+
 /// The declarations of one load.
 #[derive(Debug)]
 pub(crate) struct Declared {
-    /// Sorted and without doubles after `compact`.
+    /// Sorted and without doubles after `compact`, and then at most [`MAX_EDGES`].
     pub(crate) edges: Vec<Edge>,
-    /// There were too many: kinds from now on.
-    coarse: bool,
+    /// How much is known of each dependency.
+    detail: Detail,
     /// The earliest end of life of what was read.
     pub(crate) expires: Tick,
     /// The lifetime that the loader chose.
     pub(crate) ttl: Option<Duration>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Detail {
+    /// Its name.
+    Exact,
+    /// Its kind: there are too many names.
+    Kinds,
+    /// Nothing: there are too many kinds.
+    Nothing,
+}
+
 impl Declared {
     fn add(&mut self, edges: &[Edge]) {
         for edge in edges {
-            self.edges.push(if self.coarse { edge.coarse() } else { *edge });
+            match self.detail {
+                Detail::Exact => self.edges.push(*edge),
+                Detail::Kinds => self.edges.push(edge.coarse()),
+                Detail::Nothing => return,
+            }
             if self.edges.len() >= 2 * MAX_EDGES {
                 self.compact();
             }
         }
     }
 
+    /// Leaves at most [`MAX_EDGES`], so that it is called once for at least as many additions.
     fn compact(&mut self) {
         self.edges.sort_unstable();
         self.edges.dedup();
-        if self.edges.len() > MAX_EDGES && !self.coarse {
-            self.coarse = true;
+        if self.edges.len() > MAX_EDGES && self.detail == Detail::Exact {
+            self.detail = Detail::Kinds;
             self.edges.iter_mut().for_each(|edge| *edge = edge.coarse());
             self.edges.dedup(); // still sorted: the kind is the upper part
+        }
+        if self.edges.len() > MAX_EDGES {
+            self.detail = Detail::Nothing;
+            self.edges = vec![Edge::EVERYTHING];
         }
     }
 }
 
 impl Default for Declared {
     fn default() -> Self {
-        Self { edges: Vec::new(), coarse: false, expires: NEVER, ttl: None }
+        Self { edges: Vec::new(), detail: Detail::Exact, expires: NEVER, ttl: None }
     }
 }
 
@@ -137,10 +201,6 @@ pub struct LoadCx<K> {
 }
 
 impl<K> LoadCx<K> {
-    pub(crate) fn new(key: K, scope: Scope) -> Self {
-        Self { key, scope }
-    }
-
     /// The key to load. Owned here, so that a loader need not capture it.
     pub fn key(&self) -> &K {
         &self.key
@@ -166,14 +226,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
 }
 
-/// The scope of the load that this thread is polling, if it is.
-pub(crate) fn current() -> Option<Scope> {
-    // Ended thread-locals, as in a destructor at thread exit, mean that nothing is being polled.
-    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
-}
-
 /// Runs `f` with `scope` as the current one.
-pub(crate) fn enter<R>(scope: &Scope, f: impl FnOnce() -> R) -> R {
+fn enter<R>(scope: &Scope, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Scope>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -185,38 +239,19 @@ pub(crate) fn enter<R>(scope: &Scope, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// A future that is polled with a scope as the current one. `Box`ed, so that it may move between polls.
-pub(crate) struct Scoped<F> {
-    future: Pin<Box<F>>,
-    scope: Scope,
-}
-
-impl<F: Future> Scoped<F> {
-    pub(crate) fn new(scope: Scope, future: F) -> Self {
-        Self { future: Box::pin(future), scope }
-    }
-}
-
-impl<F: Future> Future for Scoped<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { future, scope } = &mut *self;
-        enter(scope, || future.as_mut().poll(cx))
-    }
-}
-
-/// A loader from call to result: its panic, in the call or in a poll, is an error like any other.
+/// A loader from call to result, polled with its scope as the current one. Its panic, in the call or in a poll, is an
+/// error like any other.
 pub(crate) struct Loading<Fut> {
-    /// `None` once it has panicked.
-    future: Option<Scoped<Fut>>,
+    /// Boxed, so that it may move between polls. `None` once it has panicked.
+    future: Option<Pin<Box<Fut>>>,
+    scope: Scope,
 }
 
 impl<V, E, Fut: Future<Output = Result<V, E>>> Loading<Fut> {
     pub(crate) fn start<K>(scope: &Scope, key: K, load: impl FnOnce(LoadCx<K>) -> Fut) -> Self {
-        let cx = LoadCx::new(key, scope.clone());
-        let future = catch_unwind(AssertUnwindSafe(|| enter(scope, || load(cx))));
-        Self { future: future.ok().map(|future| Scoped::new(scope.clone(), future)) }
+        let cx = LoadCx { key, scope: scope.clone() };
+        let future = catch_unwind(AssertUnwindSafe(|| enter(scope, || Box::pin(load(cx)))));
+        Self { future: future.ok(), scope: scope.clone() }
     }
 }
 
@@ -224,16 +259,17 @@ impl<V, E, Fut: Future<Output = Result<V, E>>> Future for Loading<Fut> {
     type Output = Result<V, LoadError<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = &mut self.future else {
+        let Self { future, scope } = &mut *self;
+        let Some(polled) = future else {
             return Poll::Ready(Err(LoadError::Panicked));
         };
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| enter(scope, || polled.as_mut().poll(cx)))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(result)) => {
                 Poll::Ready(result.map_err(|error| LoadError::Loader(Arc::new(error))))
             }
             Err(_) => {
-                self.future = None;
+                *future = None;
                 Poll::Ready(Err(LoadError::Panicked))
             }
         }

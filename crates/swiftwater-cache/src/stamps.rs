@@ -1,6 +1,7 @@
 //! Version stamps: how an invalidation is seen by every entry at once, without touching one.
 //!
-//! There is one counter, the *ticket*, and a fixed table of *cells*; a dependency's hash selects its cell.
+//! There is one counter, the *ticket*, and a fixed table of *cells*; a dependency's hash selects its cell. (Two cells: one
+//! for its name, one for its kind, which entries with very many dependencies keep instead.)
 //!
 //! - A load reads the ticket before it starts: its stamp `s`.
 //! - `invalidate(d)` raises d's cell to `v = ticket + 1` and *then* moves the ticket from `v - 1` to `v`. If somebody else
@@ -23,7 +24,7 @@
 //! Memory is the table, whatever is invalidated.
 
 use crate::{
-    dep::{Dep, Edge},
+    dep::{Dep, Edge, Form},
     sync::{
         AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed},
@@ -32,8 +33,10 @@ use crate::{
 
 pub(crate) struct Stamps {
     ticket: AtomicU64,
-    cells: Box<[AtomicU64]>,
-    bits: u32,
+    exact: Box<[AtomicU64]>,
+    coarse: Box<[AtomicU64]>,
+    exact_bits: u32,
+    coarse_bits: u32,
 }
 
 /// The ticket as it was when a load started.
@@ -41,12 +44,16 @@ pub(crate) struct Stamps {
 pub(crate) struct Stamp(u64);
 
 impl Stamps {
-    /// With `2^bits` cells; `bits` is 1 to 32.
-    pub(crate) fn new(bits: u32) -> Self {
+    /// With `2^exact_bits` cells for names and `2^coarse_bits` for kinds: apart, so that a kind which is invalidated all
+    /// the time disturbs no name. 1 to 32 and 1 to 16 bits.
+    pub(crate) fn new(exact_bits: u32, coarse_bits: u32) -> Self {
+        let cells = |bits: u32| (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect();
         Self {
             ticket: AtomicU64::new(0),
-            cells: (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect(),
-            bits,
+            exact: cells(exact_bits),
+            coarse: cells(coarse_bits),
+            exact_bits,
+            coarse_bits,
         }
     }
 
@@ -82,7 +89,12 @@ impl Stamps {
     }
 
     fn cell(&self, edge: Edge) -> &AtomicU64 {
-        &self.cells[edge.cell(self.bits)]
+        match edge.form() {
+            // Whatever is invalidated moves the ticket.
+            Form::Everything => &self.ticket,
+            Form::Kind => &self.coarse[edge.upper(self.coarse_bits)],
+            Form::Name => &self.exact[edge.mixed(self.exact_bits)],
+        }
     }
 }
 
@@ -115,7 +127,7 @@ mod models {
     impl World {
         fn new() -> Arc<Self> {
             Arc::new(Self {
-                stamps: Stamps::new(1),
+                stamps: Stamps::new(1, 1),
                 source: AtomicU64::new(0),
                 invalidated: AtomicBool::new(false),
                 base: Mutex::new(None),
@@ -203,7 +215,7 @@ mod models {
     #[test]
     fn two_invalidations_at_once_are_both_seen() {
         check(|| {
-            let stamps = Arc::new(Stamps::new(1));
+            let stamps = Arc::new(Stamps::new(1, 1));
             let before = stamps.now();
             let threads = [Dep::of("source"), Dep::of("other")].map(|dep| {
                 let stamps = stamps.clone();

@@ -30,7 +30,7 @@ counters! {
     joins JOINS "callers who waited for a load that was running already";
     unstored UNSTORED "loaded values that were not stored because something moved meanwhile, or for want of a lifetime";
     inserts INSERTS "values stored by hand";
-    evictions EVICTIONS "values that left for want of room";
+    evictions EVICTIONS "values that had to make room for another";
     too_heavy TOO_HEAVY "values that were heavier than a shard and not stored";
 }
 

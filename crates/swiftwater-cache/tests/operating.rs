@@ -25,11 +25,12 @@ fn nonsense_is_refused_by_name_and_value() {
         "expected_entries" => cache.region("rows").expected_entries(0).build(),
         _ => cache.region("rows").ttl(std::time::Duration::ZERO).build(),
     };
+    assert!(cache.region::<u64, u32>("rows").memory(u64::MAX).build().is_err());
     for option in ["memory", "expected_entries", "ttl"] {
         assert_eq!(of(option).expect_err("zero").option(), option);
     }
     let extreme: Region<u64, u32> =
-        cache.region("rows").memory(u64::MAX).ttl(std::time::Duration::MAX).build().expect("valid");
+        cache.region("rows").memory(1 << 53).ttl(std::time::Duration::MAX).build().expect("valid");
     extreme.insert(1, 1);
     assert!(extreme.get(&1).is_some());
 }
