@@ -8,7 +8,9 @@ use std::{fmt, time::Duration};
 /// of clients best for the work it costs ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015); a
 /// [`floor`](Self::floor) gives part of that up where waiting nothing at all would make no sense.
 ///
-/// It holds no clock and never sleeps: the caller waits. Cost: one multiplication and one small generator step.
+/// It holds no clock and never sleeps: the caller waits. Cost: one multiplication and one small generator step. A clone
+/// goes on from the same attempt; with a [`seed`](Self::seed) it draws the same delays, without one its own, so that one
+/// configured `Backoff` can be the template of many.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,12 +23,12 @@ use std::{fmt, time::Duration};
 /// backoff.reset(); // it worked: start over
 /// assert!(backoff.next_delay() <= Duration::from_millis(100));
 /// ```
-#[derive(Clone)]
 pub struct Backoff {
     base: Duration,
     cap: Duration,
     floor: Duration,
     attempts: u32,
+    seeded: bool,
     random: fastrand::Rng,
 }
 
@@ -39,6 +41,7 @@ impl Backoff {
             cap,
             floor: Duration::ZERO,
             attempts: 0,
+            seeded: false,
             random: fastrand::Rng::new(),
         }
     }
@@ -53,16 +56,14 @@ impl Backoff {
     /// Makes the delays repeatable. Without a seed every `Backoff` draws its own.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
+        self.seeded = true;
         self.random = fastrand::Rng::with_seed(seed);
         self
     }
 
     /// The delay before the next attempt, which is counted.
     pub fn next_delay(&mut self) -> Duration {
-        let doubled = 2u32
-            .checked_pow(self.attempts)
-            .and_then(|factor| self.base.checked_mul(factor));
-        let highest = doubled.unwrap_or(self.cap).min(self.cap);
+        let highest = self.doubled().min(self.cap);
         self.attempts = self.attempts.saturating_add(1);
         if highest <= self.floor {
             return self.floor;
@@ -81,6 +82,25 @@ impl Backoff {
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
+
+    /// `base * 2^attempts`, or the longest time there is.
+    fn doubled(&self) -> Duration {
+        if self.base.is_zero() {
+            return self.base; // also where 2^attempts has no number
+        }
+        let nanos =
+            1u128.checked_shl(self.attempts).and_then(|factor| self.base.as_nanos().checked_mul(factor));
+        nanos.map_or(Duration::MAX, |nanos| {
+            let seconds = u64::try_from(nanos / NANOS_PER_SEC);
+            seconds.map_or(Duration::MAX, |s| Duration::new(s, (nanos % NANOS_PER_SEC) as u32))
+        })
+    }
+}
+
+impl Clone for Backoff {
+    fn clone(&self) -> Self {
+        Self { random: if self.seeded { self.random.clone() } else { fastrand::Rng::new() }, ..*self }
+    }
 }
 
 impl fmt::Debug for Backoff {
@@ -93,3 +113,5 @@ impl fmt::Debug for Backoff {
             .finish_non_exhaustive()
     }
 }
+
+const NANOS_PER_SEC: u128 = 1_000_000_000;

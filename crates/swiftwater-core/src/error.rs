@@ -21,11 +21,7 @@ pub struct BuildError {
 impl BuildError {
     /// Names the option as the builder spells it, the value it was given, and what would have been accepted.
     pub fn new(option: &'static str, value: impl fmt::Display, expected: &'static str) -> Self {
-        Self {
-            option,
-            value: value.to_string(),
-            expected,
-        }
+        Self { option, value: value.to_string(), expected }
     }
 
     /// The option, spelled as the builder's method.

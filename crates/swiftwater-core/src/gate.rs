@@ -50,11 +50,10 @@ impl Rejected {
     /// `retry_after` is kept in whole milliseconds, rounded up, up to 49 days.
     #[must_use]
     pub fn new(reason: Reason, retry_after: Duration) -> Self {
-        let millis = retry_after.as_nanos().div_ceil(1_000_000);
-        Self {
-            reason,
-            retry_after_ms: u32::try_from(millis).unwrap_or(u32::MAX),
-        }
+        // Not `as_nanos`, which computes with 128 bits.
+        let part = u64::from(retry_after.subsec_nanos().div_ceil(1_000_000));
+        let millis = retry_after.as_secs().saturating_mul(1000).saturating_add(part);
+        Self { reason, retry_after_ms: u32::try_from(millis).unwrap_or(u32::MAX) }
     }
 
     /// Why the gate refused.
@@ -107,11 +106,20 @@ impl Token {
 ///
 /// # Laws
 ///
-/// 1. Every token that `admit` returns comes back to the same gate through exactly one `settle`.
-/// 2. `None` is a censored observation: the caller was dropped or cancelled, nobody knows how the call went. A gate must
-///    free whatever the token held, and must not take it for a success.
-/// 3. Both methods return without blocking on I/O or on another caller's work; neither allocates.
+/// For callers, and kept by every [`Pass`]:
+///
+/// 1. Every token that `admit` returned goes back to the same gate through exactly one `settle`, on any thread.
+///
+/// For gates:
+///
+/// 2. `settle` frees whatever the token held, whatever the outcome. `None` is a censored observation: the caller was
+///    dropped or cancelled and nobody knows how the call went, so it is taken neither for a success nor for a failure.
+/// 3. [`Outcome::Local`] and [`Outcome::Ignored`] are never held against the remote.
 /// 4. A token that is settled late, after the gate has moved on, changes nothing but counts.
+/// 5. Both methods return without waiting for I/O or for another caller's work, neither panics, and neither allocates
+///    (but for the one-time set-up of a [`Counter`](crate::Counter) or [`Histogram`](crate::Histogram) inside).
+///
+/// `conformance::gate` (feature `testing`) checks 2 to 4, as far as they show from outside.
 ///
 /// # Examples
 ///
@@ -185,7 +193,10 @@ impl Gate for OpenGate {
 /// One admitted call, over any pointer to a gate: `Pass<&MyGate>`, `Pass<&dyn Gate>`, `Pass<Arc<dyn Gate>>`.
 ///
 /// [`finish`](Self::finish) it with the outcome. Dropping it, in a cancelled future or while unwinding, settles with
-/// `None`, so nothing that the gate lent is ever lost.
+/// `None`, so nothing that the gate lent is lost, save by `mem::forget`. The pointer must always lead to the same gate, as
+/// references and `Arc`s do.
+///
+/// Cost: that of the gate, and nothing through a reference to a known type; see `benches/results/core.md` for the others.
 #[must_use = "dropping a pass at once reports a call that nobody made"]
 pub struct Pass<P: Deref<Target: Gate>> {
     gate: P,
@@ -224,8 +235,6 @@ impl<P: Deref<Target: Gate>> Drop for Pass<P> {
 
 impl<P: Deref<Target: Gate>> fmt::Debug for Pass<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pass")
-            .field("token", &self.token)
-            .finish_non_exhaustive()
+        f.debug_struct("Pass").field("token", &self.token).finish_non_exhaustive()
     }
 }

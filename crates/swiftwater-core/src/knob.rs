@@ -36,6 +36,8 @@ pub struct Knob {
     desc: &'static Desc,
     min: f64,
     max: f64,
+    /// Where the steps are counted from: the component's own lower bound, however much `within` narrows.
+    origin: f64,
     step: f64,
     dial: Arc<dyn Dial>,
 }
@@ -51,7 +53,8 @@ impl Knob {
     ///
     /// `read` and `write` must be quick and must not block; `write` is only ever given a finite value inside the bounds
     /// and on a step. `bounds` and `step` are the component's own promise, so nonsense there is repaired, not
-    /// reported: the bounds are put in order and a step that is not positive means "no steps".
+    /// reported: the bounds are put in order, one that is infinite or NaN is the last finite number on its side, and
+    /// steps that are not positive and finite, or that such a bound leaves without a beginning, mean "no steps".
     pub fn new<T: Send + Sync + 'static>(
         desc: &'static Desc,
         bounds: RangeInclusive<f64>,
@@ -74,21 +77,18 @@ impl Knob {
                 Some(())
             }
         }
-        let (min, max) = (
-            bounds.start().min(*bounds.end()),
-            bounds.start().max(*bounds.end()),
-        );
-        let step = if step > 0.0 { step } else { 0.0 };
+        let (start, end) = (*bounds.start(), *bounds.end());
+        let (start, end) = if start > end { (end, start) } else { (start, end) };
+        let min = if start.is_finite() { start } else { f64::MIN };
+        let max = if end.is_finite() { end } else { f64::MAX };
+        let stepped = step.is_finite() && step > 0.0 && start.is_finite();
         Self {
             desc,
             min,
             max,
-            step,
-            dial: Arc::new(On {
-                target: Arc::downgrade(target),
-                read,
-                write,
-            }),
+            origin: min,
+            step: if stepped { step } else { 0.0 },
+            dial: Arc::new(On { target: Arc::downgrade(target), read, write }),
         }
     }
 
@@ -110,7 +110,8 @@ impl Knob {
         self.min..=self.max
     }
 
-    /// Values are rounded to `min + n * step`; zero if every value in the bounds is accepted as it is.
+    /// Values are rounded to a multiple of this above the component's own lower bound; zero if every value in the bounds
+    /// is accepted as it is.
     #[must_use]
     pub fn step(&self) -> f64 {
         self.step
@@ -125,7 +126,7 @@ impl Knob {
         self.dial.read().ok_or(KnobError::Gone)
     }
 
-    /// Sets the value, rounded to the nearest step, and returns what was set.
+    /// Sets the value, rounded to the nearest step inside the bounds, and returns what was set.
     ///
     /// # Errors
     ///
@@ -136,18 +137,9 @@ impl Knob {
             return Err(KnobError::NotANumber);
         }
         if !self.bounds().contains(&value) {
-            return Err(KnobError::OutOfBounds {
-                value,
-                min: self.min,
-                max: self.max,
-            });
+            return Err(KnobError::OutOfBounds { value, min: self.min, max: self.max });
         }
-        let stepped = if self.step > 0.0 {
-            self.min + ((value - self.min) / self.step).round() * self.step
-        } else {
-            value
-        };
-        let value = stepped.min(self.max);
+        let value = self.on_step(value);
         self.dial.write(value).ok_or(KnobError::Gone)?;
         Ok(value)
     }
@@ -156,24 +148,38 @@ impl Knob {
     ///
     /// # Errors
     ///
-    /// [`KnobError::NotANumber`] if a bound is, [`KnobError::OutOfBounds`] if nothing of the present bounds is left.
+    /// [`KnobError::NotANumber`] if a bound is, [`KnobError::OutOfBounds`] if nothing of the present bounds is left, or
+    /// no step in what is left.
     pub fn within(&self, bounds: RangeInclusive<f64>) -> Result<Self, KnobError> {
         if bounds.start().is_nan() || bounds.end().is_nan() {
             return Err(KnobError::NotANumber);
         }
-        let (min, max) = (self.min.max(*bounds.start()), self.max.min(*bounds.end()));
-        if min > max {
-            return Err(KnobError::OutOfBounds {
-                value: *bounds.start(),
-                min: self.min,
-                max: self.max,
-            });
+        let narrow =
+            Self { min: self.min.max(*bounds.start()), max: self.max.min(*bounds.end()), ..self.clone() };
+        if narrow.min > narrow.max || narrow.on_step(narrow.min) > narrow.max {
+            return Err(KnobError::OutOfBounds { value: *bounds.start(), min: self.min, max: self.max });
         }
-        Ok(Self {
-            min,
-            max,
-            ..self.clone()
-        })
+        Ok(narrow)
+    }
+
+    /// The step nearest to `value`, which is inside the bounds; above them only if no step is inside.
+    fn on_step(&self, value: f64) -> f64 {
+        if self.step == 0.0 {
+            return value;
+        }
+        let steps = |to: f64| (to - self.origin) / self.step;
+        // A trifle, so that 3 steps of 0.1 are no more than 0.3.
+        let (lowest, highest) = ((steps(self.min) - TRIFLE).ceil(), (steps(self.max) + TRIFLE).floor());
+        // Not `clamp`, which panics where no step is inside.
+        let stepped = self.origin + steps(value).round().min(highest).max(lowest) * self.step;
+        let slack = self.step * TRIFLE;
+        if stepped > self.max && stepped <= self.max + slack {
+            self.max
+        } else if stepped < self.min {
+            self.min // by less than a trifle
+        } else {
+            stepped
+        }
     }
 }
 
@@ -187,6 +193,9 @@ impl fmt::Debug for Knob {
             .finish()
     }
 }
+
+/// In steps: what floating point may be off by.
+const TRIFLE: f64 = 1e-9;
 
 /// Why a knob did not turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -226,6 +235,9 @@ impl Error for KnobError {}
 /// 1. The same knobs come in the same order on every call.
 /// 2. Turning a knob changes the component's behaviour from the next operation on, and leaves every promise of the
 ///    component intact within the knob's bounds.
+/// 3. Names are unique within a component, and a knob reads what was last set.
+///
+/// `conformance::tunable` (feature `testing`) checks 1 and 3.
 pub trait Tunable {
     /// Calls `each` once per knob.
     fn knobs(&self, each: &mut dyn FnMut(Knob));

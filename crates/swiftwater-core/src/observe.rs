@@ -14,9 +14,10 @@ pub enum Unit {
     Bytes,
     /// Things or events.
     Count,
-    /// A share from 0 to 1.
+    /// A share from 0 to 1, for gauges.
     Ratio,
-    /// Seconds for a gauge; **nanoseconds** for a histogram, which holds integers (a renderer divides).
+    /// Time: in seconds for a gauge, in **nanoseconds** for a counter or a histogram, which hold integers (a renderer
+    /// divides).
     Seconds,
 }
 
@@ -24,7 +25,8 @@ pub enum Unit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Desc {
-    /// Lower-case words joined by `_`, without unit, component or `_total`: a renderer adds those.
+    /// Lower-case words joined by `_`, without unit, component, `_total`, `_sum`, `_count` or `_bucket`: a renderer adds
+    /// those.
     pub name: &'static str,
     /// What is counted.
     pub unit: Unit,
@@ -41,6 +43,12 @@ impl Desc {
 }
 
 /// The read-only face of a histogram: merging and quantiles stay with the reader.
+///
+/// # Laws
+///
+/// 1. Buckets do not overlap, and their ends are the same for as long as the distribution lives.
+/// 2. A bucket that was once shown is shown again, with a count that never decreases.
+/// 3. Neither method allocates or blocks.
 pub trait Distribution {
     /// Calls `each` for every bucket that is not empty, in ascending order, with the values it covers and its count.
     fn buckets(&self, each: &mut dyn FnMut(RangeInclusive<u64>, u64));
@@ -72,8 +80,8 @@ pub trait Visitor {
         let _ = (desc, value);
     }
 
-    /// A labelled part, such as the region `prices` of a cache. The visitor looks inside by calling `inner.observe`, or
-    /// does not.
+    /// A labelled part, such as the region `prices` of a cache; `kind` is spelled like the name of a [`Desc`]. The visitor
+    /// looks inside by calling `inner.observe`, or does not.
     fn part(&mut self, kind: &'static str, name: &dyn fmt::Display, inner: &dyn Observe);
 }
 
@@ -82,9 +90,14 @@ pub trait Visitor {
 /// # Laws
 ///
 /// 1. `observe` allocates nothing, holds no lock while it calls the visitor, and never blocks.
-/// 2. The same readings come in the same order on every call; a counter never decreases.
-/// 3. Readings are taken one after the other: each is right for itself, sums across them may be off by what happens
+/// 2. The same readings come in the same order on every call, except for parts, which come and go; a counter never
+///    decreases.
+/// 3. No two readings of one component share a name, and no two of its parts share kind and name.
+/// 4. Readings are taken one after the other: each is right for itself, sums across them may be off by what happens
 ///    meanwhile.
+///
+/// `conformance::observe` (feature `testing`) checks 2 and 3, and the names. 1 takes a counting allocator: count around
+/// a visitor that only sums.
 pub trait Observe: Send + Sync {
     /// Calls the visitor once per reading.
     fn observe(&self, visitor: &mut dyn Visitor);
@@ -108,6 +121,12 @@ impl Observer {
         Self(target)
     }
 
+    /// Without taking hold of the target, which would make the caller its last owner now and then, and have its
+    /// destructor run wherever the caller is.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
     /// The target, if it is still alive.
     #[must_use]
     pub fn upgrade(&self) -> Option<Arc<dyn Observe>> {
@@ -124,8 +143,6 @@ impl<T: Observe + 'static> From<&Arc<T>> for Observer {
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer")
-            .field("alive", &(self.0.strong_count() > 0))
-            .finish()
+        f.debug_struct("Observer").field("alive", &self.is_alive()).finish()
     }
 }
