@@ -116,7 +116,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// How long an entry may be served, counted from the start of its load, within the clock's lag. Default: until it is
-    /// invalidated or evicted. A loader may decide otherwise with [`Scope::ttl`].
+    /// invalidated or evicted. A loader may decide otherwise with [`Scope::ttl`](crate::Scope::ttl).
     pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.ttl = ttl.into();
         self

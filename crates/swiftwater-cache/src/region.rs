@@ -12,10 +12,10 @@ use crate::{
     scope::{LoadCx, Readers, Scope},
 };
 
-/// A named map of a [`Cache`] from `K` to `V`. A cheap handle; clones are the same region, which lives as long as any of
+/// A named map of a [`Cache`](crate::Cache) from `K` to `V`. A cheap handle; clones are the same region, which lives as long as any of
 /// them.
 ///
-/// `E` is what its loaders fail with: anything ([`AnyError`]) unless chosen by [`RegionBuilder::error`].
+/// `E` is what its loaders fail with: anything ([`AnyError`]) unless chosen by [`RegionBuilder::error`](crate::RegionBuilder::error).
 ///
 /// # Laws
 ///
@@ -148,7 +148,7 @@ where
 
     /// Declares the entry of `key` wrong, and everything that was loaded from it, in every region.
     ///
-    /// As with [`Cache::invalidate`], it takes effect when called; the future only tells how far it reached.
+    /// As with [`Cache::invalidate`](crate::Cache::invalidate), it takes effect when called; the future only tells how far it reached.
     pub fn invalidate<Q>(&self, key: &Q) -> Invalidation
     where
         K: Borrow<Q>,

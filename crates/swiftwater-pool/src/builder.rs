@@ -53,7 +53,7 @@ impl<C: Connect> Builder<C> {
     }
 
     /// The most connections there may be: being opened, idle and in use together. Default:
-    /// [`DEFAULT_MAX_SIZE`] (10). Between 1 and [`MAX_SIZE_LIMIT`].
+    /// 10. Between 1 and 65,535.
     ///
     /// More costs the backend memory and lets more queries fight for its processors; fewer lets callers wait. A few times
     /// the processors of the backend, over all clients, is usually plenty. Can be turned later, as a knob.
@@ -72,7 +72,7 @@ impl<C: Connect> Builder<C> {
     }
 
     /// No connection is handed out after so long. Each draws its own end once, at birth, up to a tenth sooner or later, so
-    /// that those who were opened together are not replaced together. Default: [`DEFAULT_MAX_LIFETIME`] (30 min).
+    /// that those who were opened together are not replaced together. Default: 30 min.
     ///
     /// Longer means fewer connects, and later notice of changed credentials, addresses and leaking sessions.
     pub fn max_lifetime(mut self, max_lifetime: impl Into<Option<Duration>>) -> Self {
@@ -80,7 +80,7 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// A connection that was idle for so long is closed, down to `min_idle`. Default: [`DEFAULT_IDLE_TIMEOUT`] (10 min).
+    /// A connection that was idle for so long is closed, down to `min_idle`. Default: 10 min.
     ///
     /// Longer keeps more of a past peak; shorter opens again more often. Below what firewalls on the way allow.
     pub fn idle_timeout(mut self, idle_timeout: impl Into<Option<Duration>>) -> Self {
@@ -88,7 +88,7 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// How long a `get` waits in all. Default: [`DEFAULT_ACQUIRE_TIMEOUT`] (5 s).
+    /// How long a `get` waits in all. Default: 5 s.
     ///
     /// Longer hides short outages and lets callers pile up in long ones; shorter fails sooner.
     pub fn acquire_timeout(mut self, acquire_timeout: Duration) -> Self {
@@ -96,7 +96,7 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// How long one attempt to connect may take. Default: [`DEFAULT_CONNECT_TIMEOUT`] (5 s).
+    /// How long one attempt to connect may take. Default: 5 s.
     ///
     /// Longer tolerates a slow backend; shorter gives a lost packet or a frozen server less of the room that other attempts
     /// need.
@@ -105,7 +105,7 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// How long a [`Connect::check`] may take. Default: [`DEFAULT_CHECK_TIMEOUT`] (1 s).
+    /// How long a [`Connect::check`] may take. Default: 1 s.
     ///
     /// Longer tolerates a slow backend; shorter notices a dead peer sooner.
     pub fn check_timeout(mut self, check_timeout: Duration) -> Self {
@@ -113,13 +113,13 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// When a round trip stands before a checkout. Default: [`Check::IdleFor`] [`DEFAULT_CHECK_IDLE_FOR`] (1 s).
+    /// When a round trip stands before a checkout. Default: [`Check::IdleFor`] 1 s.
     pub fn check(mut self, check: Check) -> Self {
         self.options.check = check;
         self
     }
 
-    /// How many connections may be opened at the same time. Default: [`DEFAULT_MAX_CONNECTING`] (2).
+    /// How many connections may be opened at the same time. Default: 2.
     ///
     /// More fills an empty pool faster; fewer is kinder to a backend that has just come back.
     pub fn max_connecting(mut self, max_connecting: u32) -> Self {
@@ -148,7 +148,7 @@ impl<C: Connect> Builder<C> {
     }
 
     /// How long attempts to connect rest after a failure (with `retry_connection(false)`: only those for `min_idle`).
-    /// Default: full jitter from [`DEFAULT_BACKOFF_BASE`] (50 ms) to [`DEFAULT_BACKOFF_CAP`] (1 s).
+    /// Default: full jitter from 50 ms to 1 s.
     ///
     /// Never less than a millisecond. Once the backend is back, a caller is served within the cap plus the time of a connect.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
@@ -250,25 +250,15 @@ fn runtime() -> Result<Handle, BuildError> {
     Ok(runtime)
 }
 
-/// [`Builder::max_size`].
-pub const DEFAULT_MAX_SIZE: u32 = 10;
-/// The highest [`Builder::max_size`], of the knob too: beyond it, it is a mistake.
-pub const MAX_SIZE_LIMIT: u32 = 65_535;
-/// [`Builder::max_connecting`].
-pub const DEFAULT_MAX_CONNECTING: u32 = 2;
-/// [`Builder::max_lifetime`].
-pub const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// [`Builder::idle_timeout`].
-pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// [`Builder::acquire_timeout`].
-pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// [`Builder::connect_timeout`].
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// [`Builder::check_timeout`].
-pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// [`Builder::check`].
-pub const DEFAULT_CHECK_IDLE_FOR: Duration = Duration::from_secs(1);
-/// [`Builder::backoff`]: the longest first pause.
-pub const DEFAULT_BACKOFF_BASE: Duration = Duration::from_millis(50);
-/// [`Builder::backoff`]: the longest pause.
-pub const DEFAULT_BACKOFF_CAP: Duration = Duration::from_secs(1);
+const DEFAULT_MAX_SIZE: u32 = 10;
+/// The highest `max_size`, of the knob too: beyond it, it is a mistake.
+pub(crate) const MAX_SIZE_LIMIT: u32 = 65_535;
+const DEFAULT_MAX_CONNECTING: u32 = 2;
+const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const DEFAULT_CHECK_IDLE_FOR: Duration = Duration::from_secs(1);
+const DEFAULT_BACKOFF_BASE: Duration = Duration::from_millis(50);
+const DEFAULT_BACKOFF_CAP: Duration = Duration::from_secs(1);

@@ -131,11 +131,7 @@ mod shared;
 mod stats;
 
 pub use bb8::Bb8;
-pub use builder::{
-    Builder, Check, DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_BACKOFF_BASE, DEFAULT_BACKOFF_CAP,
-    DEFAULT_CHECK_IDLE_FOR, DEFAULT_CHECK_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT,
-    DEFAULT_MAX_CONNECTING, DEFAULT_MAX_LIFETIME, DEFAULT_MAX_SIZE, MAX_SIZE_LIMIT,
-};
+pub use builder::{Builder, Check};
 pub use connect::{Connect, IntoConnect, via};
 pub use error::{Cause, GetError, LastFailure, Timeout};
 pub use get::Get;
