@@ -12,46 +12,20 @@
 //! | `RunError::User(e)` | `GetError::Connect(e)`, only with `retry_connection(false)` |
 //! | `RunError::TimedOut` | `GetError::Timeout(t)`, which says why |
 //! | `connection_timeout` (30 s) | [`acquire_timeout`](crate::Builder::acquire_timeout) (5 s), [`connect_timeout`](crate::Builder::connect_timeout), [`check_timeout`](crate::Builder::check_timeout) |
-//! | `test_on_check_out(true)` (default) | [`check(Check::Always)`](crate::Builder::check); the default is `Check::IdleFor(1 s)` |
+//! | `test_on_check_out(true)` (default) | [`check(Check::Always)`](crate::Builder::check); the default is `Check::IdleFor(1 s)`. Either way only idle connections are checked: one that goes straight from a return to a waiter is not |
 //! | `test_on_check_out(false)` | `check(Check::Never)` |
 //! | `max_size`, `min_idle`, `max_lifetime`, `idle_timeout`, `retry_connection` | the same |
 //! | `reaper_rate` | gone: connections expire when they expire |
 //! | `queue_strategy` | gone: the most recently used connection first, callers in order |
 //! | `error_sink` | gone: time-outs carry the last failure, counters the rest |
-//! | `connection_customizer` | in your manager's `connect`, or a [`Connect`] around [`Bb8`] |
-//! | `pool.state()` | [`pool.state()`](crate::Pool::state), and [`Observe`](swiftwater_core::Observe) for the statistics |
+//! | `connection_customizer` | in your manager's `connect`, or a [`Connect`](crate::Connect) around [`Bb8`] |
+//! | `pool.state()`: `connections`, `idle_connections`, `statistics` | [`pool.state()`](crate::Pool::state): `connecting + idle + in_use`, `idle`; [`Observe`](swiftwater_core::Observe) for the statistics |
+//! | `pool.config()` | gone, save `max_size`, which is in `pool.state()` and is a knob |
+//! | `Pool::add(connection)` | gone: only the pool opens connections |
+//! | `From<E> for RunError<E>`, so `?` on a query's error gives a `RunError` | none: `GetError` speaks of getting alone; map it, or convert both into an error of your own |
 //! | `pool.dedicated_connection()` | call `connect` on a manager |
 
-use ::bb8::ManageConnection;
-
-use crate::Connect;
-
-/// Any manager of bb8 0.9, seen as a [`Connect`].
-///
-/// [`Builder::build`](crate::Builder::build) wraps by itself; the type is needed to name a pool (`Pool<Bb8<M>>`), or to
-/// put a [`Connect`] of your own around a manager. bb8's trait has no way to close, so connections are dropped.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bb8<M>(pub M);
-
-impl<M: ManageConnection> Connect for Bb8<M> {
-    type Connection = M::Connection;
-    type Error = M::Error;
-
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send {
-        self.0.connect()
-    }
-
-    fn check(
-        &self,
-        connection: &mut Self::Connection,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
-        self.0.is_valid(connection)
-    }
-
-    fn is_broken(&self, connection: &mut Self::Connection) -> bool {
-        self.0.has_broken(connection)
-    }
-}
+use crate::Bb8;
 
 /// A pool over a bb8 manager.
 pub type Pool<M> = crate::Pool<Bb8<M>>;

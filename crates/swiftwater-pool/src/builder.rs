@@ -74,7 +74,7 @@ impl<C: Connect> Builder<C> {
     /// No connection is handed out after so long. Each draws its own end once, at birth, up to a tenth sooner or later, so
     /// that those who were opened together are not replaced together. Default: 30 min.
     ///
-    /// Longer means fewer connects, and later notice of changed credentials, addresses and leaking sessions.
+    /// At least a millisecond. Longer means fewer connects, and later notice of changed credentials, addresses and leaking sessions.
     pub fn max_lifetime(mut self, max_lifetime: impl Into<Option<Duration>>) -> Self {
         self.options.max_lifetime = max_lifetime.into();
         self
@@ -82,13 +82,13 @@ impl<C: Connect> Builder<C> {
 
     /// A connection that was idle for so long is closed, down to `min_idle`. Default: 10 min.
     ///
-    /// Longer keeps more of a past peak; shorter opens again more often. Below what firewalls on the way allow.
+    /// At least a millisecond. Longer keeps more of a past peak; shorter opens again more often. Below what firewalls on the way allow.
     pub fn idle_timeout(mut self, idle_timeout: impl Into<Option<Duration>>) -> Self {
         self.options.idle_timeout = idle_timeout.into();
         self
     }
 
-    /// How long a `get` waits in all. Default: 5 s.
+    /// How long a `get` waits in all. Default: 5 s. Kept by the runtime that the pool is built on, which has to be driven.
     ///
     /// Longer hides short outages and lets callers pile up in long ones; shorter fails sooner.
     pub fn acquire_timeout(mut self, acquire_timeout: Duration) -> Self {
@@ -96,10 +96,11 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// How long one attempt to connect may take. Default: 5 s.
+    /// How long one attempt to connect may take. Default: 2 s, so that a caller with the default patience survives an
+    /// attempt that hangs.
     ///
     /// Longer tolerates a slow backend; shorter gives a lost packet or a frozen server less of the room that other attempts
-    /// need.
+    /// need. Half of `acquire_timeout` or more, and a caller may see nothing but one hanging attempt.
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.options.connect_timeout = connect_timeout;
         self
@@ -137,11 +138,12 @@ impl<C: Connect> Builder<C> {
         self
     }
 
-    /// What a failed attempt to connect means. Default: `true`.
+    /// What a failed attempt to connect means (a connection that is broken from the start is one). Default: `true`.
     ///
     /// With `true`, callers wait on, while one attempt after the other is made as [`backoff`](Self::backoff) says, until
     /// one succeeds or `acquire_timeout` has passed. With `false`, the caller who has waited longest gets the error at
-    /// once, and every `get` that finds room makes an attempt of its own.
+    /// once, and every `get` that finds room makes an attempt of its own: then nothing keeps callers from connecting again and again while the backend is down but
+    /// `max_connecting` and the [`gate`](Self::gate).
     pub fn retry_connection(mut self, retry_connection: bool) -> Self {
         self.options.retry = retry_connection;
         self
@@ -182,7 +184,8 @@ impl<C: Connect> Builder<C> {
     }
 
     /// Builds the pool over a [`Connect`] or a bb8 manager. Opens nothing yet, save `min_idle` in the background. All
-    /// connecting, checking and closing will run on the runtime that this is called on.
+    /// connecting, checking, closing and watching of deadlines will be done by the runtime that this is called on, so it has
+    /// to be driven for as long as the pool is used.
     ///
     /// # Errors
     ///
@@ -209,14 +212,17 @@ impl<C: Connect> Builder<C> {
             return Err(BuildError::new("max_connecting", 0, "must be at least 1"));
         }
         for (option, duration) in [
-            ("max_lifetime", max_lifetime),
-            ("idle_timeout", idle_timeout),
-            ("acquire_timeout", Some(acquire_timeout)),
-            ("connect_timeout", Some(connect_timeout)),
-            ("check_timeout", Some(check_timeout)),
+            ("acquire_timeout", acquire_timeout),
+            ("connect_timeout", connect_timeout),
+            ("check_timeout", check_timeout),
         ] {
-            if duration == Some(Duration::ZERO) {
+            if duration.is_zero() {
                 return Err(BuildError::new(option, "0s", "must be longer than zero"));
+            }
+        }
+        for (option, duration) in [("max_lifetime", max_lifetime), ("idle_timeout", idle_timeout)] {
+            if let Some(duration) = duration.filter(|duration| *duration < LEAST_AGE) {
+                return Err(BuildError::new(option, format_args!("{duration:?}"), "must be at least 1 ms"));
             }
         }
         let runtime = runtime()?;
@@ -253,11 +259,13 @@ fn runtime() -> Result<Handle, BuildError> {
 const DEFAULT_MAX_SIZE: u32 = 10;
 /// The highest `max_size`, of the knob too: beyond it, it is a mistake.
 pub(crate) const MAX_SIZE_LIMIT: u32 = 65_535;
+/// Below it, connections would be opened and closed without end.
+const LEAST_AGE: Duration = Duration::from_millis(1);
 const DEFAULT_MAX_CONNECTING: u32 = 2;
 const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const DEFAULT_CHECK_IDLE_FOR: Duration = Duration::from_secs(1);
 const DEFAULT_BACKOFF_BASE: Duration = Duration::from_millis(50);

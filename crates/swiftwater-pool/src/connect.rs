@@ -2,8 +2,6 @@
 
 use std::{fmt, future::Future, sync::Arc};
 
-use crate::Bb8;
-
 /// Opens, checks and closes connections. Implement it for your own backend; every `bb8::ManageConnection` works without
 /// (see [`Bb8`]).
 ///
@@ -65,8 +63,8 @@ pub trait Connect: Send + Sync + 'static {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Whether the connection is known to be useless, as far as that can be told for free. Asked at every checkout and
-    /// every return.
+    /// Whether the connection is known to be useless, as far as that can be told for free. Asked once
+    /// when it has been opened, and at every checkout and every return.
     fn is_broken(&self, connection: &mut Self::Connection) -> bool;
 
     /// Says goodbye. Default: drops the connection.
@@ -172,4 +170,31 @@ pub mod via {
     #[derive(Debug)]
     #[non_exhaustive]
     pub struct Bb8V09;
+}
+
+/// Any manager of bb8 0.9, seen as a [`Connect`].
+///
+/// [`Builder::build`](crate::Builder::build) wraps by itself; the type is needed to name a pool (`Pool<Bb8<M>>`), or to
+/// put a [`Connect`] of your own around a manager. bb8's trait has no way to close, so connections are dropped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bb8<M>(pub M);
+
+impl<M: ::bb8::ManageConnection> Connect for Bb8<M> {
+    type Connection = M::Connection;
+    type Error = M::Error;
+
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send {
+        self.0.connect()
+    }
+
+    fn check(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        self.0.is_valid(connection)
+    }
+
+    fn is_broken(&self, connection: &mut Self::Connection) -> bool {
+        self.0.has_broken(connection)
+    }
 }

@@ -168,10 +168,12 @@ pub(crate) struct Engine<T, E> {
     pause: Option<Pause>,
     /// The last attempt to connect, unless one has succeeded since.
     failure: Option<Failure>,
-    /// When a connect or a check last succeeded.
+    /// When a connect or a check last succeeded, unless an attempt has failed since.
     alive: Option<Instant>,
     /// A check has failed and nothing has succeeded since: the idle connections are not trusted.
     suspect: bool,
+    /// Attempts that were under way when the last one failed: they may hang, and must not hold up the next one.
+    stale: u32,
 }
 
 impl<T, E> Engine<T, E> {
@@ -193,6 +195,7 @@ impl<T, E> Engine<T, E> {
             failure: None,
             alive: None,
             suspect: false,
+            stale: 0,
         }
     }
 
@@ -263,7 +266,11 @@ impl<T, E> Engine<T, E> {
         let error = match self.delivered.remove(&ticket) {
             Some(Ok(conn)) => {
                 self.lent -= 1;
-                self.put(conn, now, fx);
+                if self.options.enabled {
+                    self.put(conn, now, fx);
+                } else {
+                    self.retire(conn, Reason::Surplus, fx); // it may have been used before
+                }
                 None
             }
             Some(Err(error)) => Some(error),
@@ -306,6 +313,14 @@ impl<T, E> Engine<T, E> {
         self.put(conn, now, fx);
     }
 
+    /// An attempt gave a connection that is of no use.
+    pub(crate) fn connected_broken(&mut self, conn: Conn<T>, at: Instant, fx: &mut Effects<T>) {
+        self.retire(conn, Reason::Broken, fx);
+        let text = "the new connection was broken at once".into();
+        // That error is ours, so it may be dropped under the lock.
+        let _ = self.connect_failed(text, GetError::ConnectBroken, at, fx);
+    }
+
     /// An attempt failed. Gives `error` back if nobody is to be told.
     pub(crate) fn connect_failed(
         &mut self,
@@ -318,6 +333,8 @@ impl<T, E> Engine<T, E> {
         if self.end.is_some() {
             return Some(error);
         }
+        self.stale = self.connecting;
+        self.alive = None;
         self.failure = Some(Failure { text, at });
         let retry = self.options.retry;
         // One pause for all attempts that fail together; a pause for `min_idle` alone gives way.
@@ -341,7 +358,7 @@ impl<T, E> Engine<T, E> {
     /// something on its way. Returns whether there was one.
     pub(crate) fn connect_rejected(&mut self, rejected: Rejected, at: Instant, fx: &mut Effects<T>) -> bool {
         self.connecting -= 1;
-        let served = (self.connecting + self.hopeful_checks()) as usize;
+        let served = (self.connecting - self.hanging() + self.hopeful_checks()) as usize;
         if let Some((&ticket, _)) = self.waiting.iter().nth(served) {
             if let Some(waiter) = self.waiting.remove(&ticket) {
                 self.deliver(ticket, waiter, Err(GetError::Rejected(rejected)), fx);
@@ -453,12 +470,11 @@ impl<T, E> Engine<T, E> {
         if !resting(false) && self.options.enabled {
             wanted += self.min_idle().saturating_sub(self.idle.len() as u32);
         }
-        let at_once = match self.failure {
-            Some(_) if self.options.retry => 1, // one prober
-            _ => self.options.max_connecting,
-        };
+        if self.is_probing() {
+            wanted = wanted.min(1) + self.hanging(); // one prober, beside those that hang
+        }
         let room = self.options.max_size.saturating_sub(self.open() + self.closing);
-        let start = wanted.min(at_once).saturating_sub(self.connecting).min(room);
+        let start = wanted.min(self.options.max_connecting).saturating_sub(self.connecting).min(room);
         self.connecting += start;
         fx.connect += start;
     }
@@ -486,11 +502,6 @@ impl<T, E> Engine<T, E> {
         self.open() + self.closing + self.lingering == 0
     }
 
-    /// For the end of the last handle: there is nobody left to balance for.
-    pub(crate) fn drain(&mut self) -> VecDeque<Conn<T>> {
-        std::mem::take(&mut self.idle)
-    }
-
     fn open(&self) -> u32 {
         self.connecting + self.checking + self.lent + self.idle.len() as u32
     }
@@ -499,9 +510,19 @@ impl<T, E> Engine<T, E> {
         self.options.min_idle.min(self.options.max_size)
     }
 
-    /// Checks that may serve a waiter: none once the backend is suspected of having gone.
+    /// Checks that may serve a waiter: none once the backend is suspected of having gone, or nothing is reused.
     fn hopeful_checks(&self) -> u32 {
-        if self.suspect { 0 } else { self.checking }
+        if self.suspect || !self.options.enabled { 0 } else { self.checking }
+    }
+
+    /// The last attempt failed, and one at a time finds out when the backend is back.
+    fn is_probing(&self) -> bool {
+        self.options.retry && self.failure.is_some()
+    }
+
+    /// Attempts of which nothing is hoped any more, though they may yet succeed.
+    fn hanging(&self) -> u32 {
+        if self.is_probing() { self.stale.min(self.connecting) } else { 0 }
     }
 
     fn trusted(&self, conn: &Conn<T>, now: Tick) -> bool {

@@ -14,6 +14,9 @@ pub enum GetError<E> {
     Closed,
     /// Connecting failed, and [`retry_connection`](crate::Builder::retry_connection) is off.
     Connect(E),
+    /// A new connection was broken at once, as [`Connect::is_broken`](crate::Connect::is_broken) said, and
+    /// [`retry_connection`](crate::Builder::retry_connection) is off.
+    ConnectBroken,
     /// The connector panicked, and [`retry_connection`](crate::Builder::retry_connection) is off.
     ConnectPanicked,
     /// Connecting took longer than `limit`, the [`connect_timeout`](crate::Builder::connect_timeout), and
@@ -43,7 +46,7 @@ impl<E> GetError<E> {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout { .. } => Outcome::Failure,
+            Self::Connect(_) | Self::ConnectBroken | Self::ConnectTimeout { .. } => Outcome::Failure,
             Self::Timeout(timeout) if timeout.cause() == Cause::Unreachable => Outcome::Failure,
             Self::Closed
             | Self::ConnectPanicked
@@ -60,6 +63,7 @@ impl<E> fmt::Display for GetError<E> {
         match self {
             Self::Closed => f.write_str("the pool is closed"),
             Self::Connect(_) => f.write_str("a connection could not be opened"),
+            Self::ConnectBroken => f.write_str("a new connection was broken at once"),
             Self::ConnectPanicked => f.write_str("opening a connection panicked"),
             Self::ConnectTimeout { limit } => write!(f, "a connection could not be opened within {limit:?}"),
             Self::Full { waiters } => {
@@ -121,19 +125,26 @@ impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no connection within {:?}: ", readable(self.waited))?;
         let State { connecting, in_use, max_size, waiters, .. } = self.state;
-        match (self.cause, &self.last_failure) {
-            (Cause::Exhausted, _) => {
-                write!(f, "the pool is exhausted ({in_use} of {max_size} in use, {waiters} waiting)")
+        match self.cause {
+            Cause::Exhausted if in_use < max_size => write!(
+                f,
+                "connections come too slowly ({connecting} connecting, {in_use} of {max_size} in use, {waiters} waiting)"
+            )?,
+            Cause::Exhausted => {
+                write!(f, "the pool is exhausted ({in_use} of {max_size} in use, {waiters} waiting)")?;
             }
-            (Cause::Unreachable, Some(failure)) => {
-                let ago = readable(failure.ago);
-                write!(f, "the backend could not be reached, {ago:?} ago: {}", failure.text)
+            Cause::Unreachable if self.last_failure.is_some() => {
+                f.write_str("the backend could not be reached")?;
             }
-            (Cause::Unreachable, None) => write!(
+            Cause::Unreachable => write!(
                 f,
                 "the backend did not answer ({connecting} connecting, {in_use} of {max_size} in use)"
-            ),
+            )?,
         }
+        let Some(failure) = &self.last_failure else { return Ok(()) };
+        let failed =
+            if self.cause == Cause::Unreachable { "," } else { "; the last attempt to connect failed" };
+        write!(f, "{failed} {:?} ago: {}", readable(failure.ago), failure.text)
     }
 }
 
@@ -144,8 +155,8 @@ pub enum Cause {
     /// Every connection that the pool may have was in use, or connections were opened, but not fast enough for all who
     /// waited: a larger pool, shorter use or fewer callers would help.
     Exhausted,
-    /// There was room for another connection, and while the caller waited none was opened and no check succeeded: the
-    /// backend is down, or does not answer.
+    /// There was room for another connection, and while the caller waited none was opened and no check succeeded, or an
+    /// attempt failed afterwards: the backend is down, or does not answer.
     Unreachable,
 }
 

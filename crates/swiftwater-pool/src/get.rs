@@ -14,15 +14,16 @@ use tokio::time::Instant;
 
 use crate::{
     Connect, GetError, Guard,
-    engine::{Conn, Held, Take, Waiter},
-    shared::{Lease, Shared},
+    engine::{Conn, Take, Waiter},
+    shared::{Lease, Owner, Shared},
     stats::Reason,
 };
 
 /// The future of [`Pool::get`](crate::Pool::get): named, so that it can be stored, and `'static`.
 ///
 /// It joins the queue when it is first polled. The first poll takes a ready connection without an allocation and without a
-/// timer. It may be polled on any runtime, or none.
+/// timer. It may be polled on any runtime, or none; but the runtime that the pool was built on has to be driven, since
+/// that one opens, checks, and watches the deadline. Once served, it holds its connection until it is polled or dropped.
 ///
 /// # Cancel safety
 ///
@@ -35,7 +36,7 @@ use crate::{
 #[must_use = "futures do nothing unless polled"]
 pub struct Get<C: Connect> {
     /// `None` once it was ready.
-    shared: Option<Arc<Shared<C>>>,
+    shared: Option<Owner<C>>,
     place: &'static Location<'static>,
     queued: Option<Queued>,
 }
@@ -48,7 +49,7 @@ struct Queued {
 }
 
 impl<C: Connect> Get<C> {
-    pub(crate) fn new(shared: Arc<Shared<C>>, place: &'static Location<'static>) -> Self {
+    pub(crate) fn new(shared: Owner<C>, place: &'static Location<'static>) -> Self {
         Self { shared: Some(shared), place, queued: None }
     }
 }
@@ -86,14 +87,13 @@ impl<C: Connect> Future for Get<C> {
         };
         let queued = this.queued.take();
         let shared = this.shared.take().expect("present until ready");
-        Poll::Ready(result.map(|conn| {
-            let lease = Lease::lent(shared, conn);
-            let shared = lease.shared();
-            let now = shared.clock.now();
+        let result = result.map(|conn| Lease::lent(shared.clone(), conn)); // from here on it is not lost
+        let now = shared.clock.now();
+        if let (Some(queued), Ok(_) | Err(GetError::Timeout(_))) = (queued, &result) {
+            shared.stats.waited(now - queued.since);
+        }
+        Poll::Ready(result.map(|lease| {
             shared.stats.gets.add(1);
-            if let Some(queued) = queued {
-                shared.stats.waited(now - queued.since);
-            }
             Guard::new(lease, now, this.place)
         }))
     }
@@ -185,9 +185,11 @@ fn try_again<C: Connect>(
     queued: Option<Queued>,
     cx: &Context<'_>,
 ) {
-    shared.change(|engine, _, fx| engine.discard(conn, Held::Lent, Reason::Broken, fx));
+    let mut lease = Lease::lent(shared.clone(), conn); // the waker's clone may panic
+    // Back into the queue first: while the connection is closed, others may come and go.
     if let Some(Queued { ticket, deadline, .. }) = queued {
         let waker = cx.waker().clone();
         shared.change(|engine, _, fx| engine.requeue(ticket, Waiter { waker, deadline }, fx));
     }
+    lease.discard(Reason::Broken);
 }

@@ -9,7 +9,11 @@ use std::{
 
 use swiftwater_core::Tick;
 
-use crate::{Connect, shared::Lease, stats::Reason};
+use crate::{
+    Connect,
+    shared::{Lease, Owner},
+    stats::Reason,
+};
 
 /// A connection, lent. Dropping it gives it to the caller who has waited longest, or makes it idle.
 ///
@@ -18,14 +22,14 @@ use crate::{Connect, shared::Lease, stats::Reason};
 /// is dropped while its thread panics, and after [`discard`](Self::discard). The pool cannot see a future that was
 /// dropped in the middle of a query: use [`Pool::with`](crate::Pool::with), or a connector whose `is_broken` can tell.
 pub struct Guard<C: Connect> {
-    lease: Lease<C>,
+    lease: Lease<C, Owner<C>>,
     since: Tick,
     place: &'static Location<'static>,
     discard: bool,
 }
 
 impl<C: Connect> Guard<C> {
-    pub(crate) fn new(lease: Lease<C>, since: Tick, place: &'static Location<'static>) -> Self {
+    pub(crate) fn new(lease: Lease<C, Owner<C>>, since: Tick, place: &'static Location<'static>) -> Self {
         Self { lease, since, place, discard: false }
     }
 

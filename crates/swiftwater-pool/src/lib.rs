@@ -36,8 +36,8 @@
 //!
 //! A pool has `max_size` places. A place is empty, or its connection is being opened, idle, checked, in use, or being
 //! closed. Callers stand in one queue. Whatever becomes free, because it was returned, opened or has passed its check,
-//! goes to the head of that queue, and only if nobody stands there does it become idle. So there is never an idle
-//! connection while somebody waits, and nobody overtakes.
+//! goes to the head of that queue, and only if nobody stands there does it become idle. So nobody waits while there is an
+//! idle connection that needs no check, and nobody overtakes.
 //!
 //! Callers never connect. They ask, and tasks of the pool connect and check on the runtime that
 //! [`build`](Builder::build) was called on, at most `max_connecting` at a time, each under its own time-out. So a caller
@@ -54,7 +54,8 @@
 //!    side too if the connector closes by dropping. After `max_size` was lowered they only shrink.
 //! 2. **Nothing is lost**: every place is held by a token that gives it back on panic, on cancellation, and when a
 //!    runtime drops its tasks.
-//! 3. **No idle connection while somebody waits.**
+//! 3. **No idle connection that may be handed out without a check while somebody waits.** Of those that must be checked
+//!    first, as many are being checked as callers wait.
 //! 4. **Order**: callers are served in the order of their first polls. One return wakes one caller.
 //! 5. **Cancellation**: dropping a [`Get`] after any number of polls keeps all of this; what was on its way to it goes to
 //!    the next caller.
@@ -62,12 +63,13 @@
 //! 7. **Nothing half-done is reused**: a connection whose check was cut off is closed, and so is one whose
 //!    [`with`](Pool::with) was cancelled or panicked, or whose [`Guard`] was dropped by a panicking thread.
 //! 8. **Recovery**: once the backend works again, a caller is served within the cap of [`backoff`](Builder::backoff) plus
-//!    a connect. Attempts that hang are cut off by `connect_timeout`; after one failed check all idle connections are checked
-//!    at once, while new ones are opened.
-//! 9. **No herds**: at most `max_connecting` attempts at once, one while the backend is down, with jittered pauses between;
-//!    lifetimes differ by up to a tenth either way; what nobody waits for any more is not begun.
+//!    a connect, after an attempt that hangs has been cut off by `connect_timeout`. After one failed check all idle
+//!    connections are checked at once, while new ones are opened.
+//! 9. **No herds**: at most `max_connecting` attempts at once; with `retry_connection(true)`, one at a time while the backend
+//!    is down, beside those that still hang, with jittered pauses between. Lifetimes differ by up to a tenth either way; what
+//!    nobody waits for any more is not begun.
 //! 10. **An end**: [`close`](Pool::close) takes effect at once, and is ready when nothing is open. When the last handle,
-//!     `Get` and `Guard` are gone, idle connections are closed and the maintenance ends.
+//!     `Get` and `Guard` are gone, idle connections are closed, and connecting, checking and the maintenance end.
 //! 11. **The numbers add up**: connections opened are those closed, by reason, and those that are there.
 //!
 //! No foreign code (connector, waker, destructor, clock) runs under the pool's lock.
@@ -81,10 +83,11 @@
 //! # Costs
 //!
 //! A checkout from idle and its return: two short locks of one mutex, a handful of counters, a few reads of a coarse clock;
-//! no allocation, no timer, no task. A checkout that waits: two or three locks and an entry in two small trees; its
+//! no allocation, no timer, no task. A checkout that waits: two or three locks and an entry in a small tree and in a small map; its
 //! deadline is watched by the pool's one maintenance task, not by a timer of its own. Connecting, checking and slow
 //! goodbyes cost a task each. The maintenance task exists only while a caller waits, an idle connection can expire or an
-//! attempt is due, and sleeps until then. Its three histograms take 24 KiB once used, more when threads contend for them.
+//! attempt is due, and sleeps until then. It keeps
+//! three histograms, whose memory is taken when they are first used.
 //!
 //! # Limits, and what to use instead
 //!
@@ -99,6 +102,17 @@
 //! - A future that is dropped in the middle of a query leaves its connection in an unknown state. `with` knows; a plain
 //!   [`Guard`] does not, and gives the connection back unless the connector's `is_broken` objects.
 //! - A check says that a peer answers, not that it is the right one: a demoted primary answers too.
+//! - The runtime that the pool was built on must be driven: it connects and checks, and it watches the deadlines of all
+//!   callers, whatever runtime they wait on. If nobody runs it, they wait longer than `acquire_timeout`.
+//! - A pool learns that its runtime has ended when a task of its is dropped, or the next one would have to run. Idle
+//!   connections that can never expire (neither `max_lifetime` nor `idle_timeout`) have no such task, so they stay open, and
+//!   are handed out, until then.
+//! - A [`Get`] that has been served holds its connection until it is polled or dropped; one that is kept without being
+//!   polled keeps it from all others.
+//! - A guard that is leaked (`mem::forget`) takes its place with it for ever, and [`close`](Pool::close) waits for it.
+//! - Tasks that take a second connection while they hold one can wait for each other until their time is up. `tasks` tasks
+//!   that each hold up to `held` are safe with `max_size` at least `tasks * (held - 1) + 1`.
+//! - A custom [`clock`](Builder::clock) must not panic: it is read in destructors too.
 //! - After `fork` without `exec`, build anew.
 //!
 //! # From bb8
@@ -130,9 +144,8 @@ mod pool;
 mod shared;
 mod stats;
 
-pub use bb8::Bb8;
 pub use builder::{Builder, Check};
-pub use connect::{Connect, IntoConnect, via};
+pub use connect::{Bb8, Connect, IntoConnect, via};
 pub use error::{Cause, GetError, LastFailure, Timeout};
 pub use get::Get;
 pub use guard::Guard;

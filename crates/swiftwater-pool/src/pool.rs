@@ -13,16 +13,16 @@ use crate::{
     Builder, Connect, Get, GetError, Guard,
     builder::MAX_SIZE_LIMIT,
     engine::{End, Take},
-    shared::{Lease, Shared},
+    shared::{Lease, Owner, Shared},
     stats::{MAX_SIZE, Reason},
 };
 
 /// Connections, opened when needed and lent in turn. A handle: cloning is one atomic increment.
 ///
-/// A pool lives as long as one of its handles, [`Get`]s or [`Guard`]s, and no longer than an attempt to connect that is
-/// under way then; at its end its idle connections are closed and its maintenance ends.
+/// A pool lives as long as one of its handles, [`Get`]s or [`Guard`]s. With the last of them it is closed: idle connections
+/// are closed, attempts to connect and checks are given up, and its maintenance ends.
 pub struct Pool<C: Connect> {
-    shared: Arc<Shared<C>>,
+    shared: Owner<C>,
 }
 
 impl<C: Connect> Pool<C> {
@@ -32,7 +32,7 @@ impl<C: Connect> Pool<C> {
     }
 
     pub(crate) fn new(shared: Arc<Shared<C>>) -> Self {
-        Self { shared }
+        Self { shared: Owner::new(shared) }
     }
 
     /// A connection: an idle one, one that somebody returns, or a new one, whichever comes first. First come, first
@@ -40,6 +40,9 @@ impl<C: Connect> Pool<C> {
     ///
     /// Costs two short locks from here to the guard's return when a connection is ready, and no allocation. One
     /// allocation or two when it has to wait.
+    ///
+    /// The runtime that the pool was built on has to be driven meanwhile, wherever this is awaited: it opens, checks, and
+    /// watches the deadline.
     ///
     /// # Errors
     ///
@@ -117,7 +120,7 @@ impl<C: Connect> Pool<C> {
     /// a guard, so put a time-out around it.
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<C> {
         self.shared.end(End::Closed);
-        let shared = self.shared.clone();
+        let shared = Arc::clone(&*self.shared);
         async move { shared.drained().await }
     }
 
@@ -166,7 +169,7 @@ impl<C: Connect> Tunable for Pool<C> {
             &MAX_SIZE,
             1.0..=f64::from(MAX_SIZE_LIMIT),
             1.0,
-            &self.shared,
+            &*self.shared,
             |shared| shared.look(|engine| engine.state().max_size.into()),
             |shared, value| shared.set_max_size(value as u32),
         ));
@@ -175,7 +178,7 @@ impl<C: Connect> Tunable for Pool<C> {
 
 impl<C: Connect> From<&Pool<C>> for Observer {
     fn from(pool: &Pool<C>) -> Self {
-        let weak: Weak<Shared<C>> = Arc::downgrade(&pool.shared);
+        let weak: Weak<Shared<C>> = Arc::downgrade(&*pool.shared);
         Self::new(weak)
     }
 }

@@ -9,7 +9,9 @@
 //!   runtime that has ended drops what is spawned on it at once, so the tokens learn of that as well.
 
 use std::{
+    borrow::Borrow,
     future::{Future, poll_fn},
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -20,7 +22,7 @@ use std::{
 
 use swiftwater_core::{Clock, Gate, Observe, Outcome, Pass, Rejected, Tick, Visitor};
 use tokio::{
-    runtime::Handle,
+    runtime::{EnterGuard, Handle},
     sync::Notify,
     time::{Instant, timeout, timeout_at},
 };
@@ -143,7 +145,7 @@ impl<C: Connect> Shared<C> {
     }
 
     fn instant(&self) -> Instant {
-        let _entered = self.runtime.enter();
+        let _entered = enter(&self.runtime);
         Instant::now()
     }
 
@@ -189,7 +191,7 @@ impl<C: Connect> Shared<C> {
             }
             for ((conn, reason), token) in goodbyes {
                 self.stats.closed(reason);
-                say_goodbye(self.connector.clone(), &self.runtime, conn.inner, Some(token));
+                say_goodbye(self.connector.clone(), &self.runtime, conn.inner, token);
             }
             for lease in checks {
                 drop(self.runtime.spawn(check(lease)));
@@ -259,36 +261,73 @@ impl<C: Connect> Observe for Shared<C> {
     }
 }
 
-/// The last handle, get, guard and task are gone.
-impl<C: Connect> Drop for Shared<C> {
+/// What keeps a pool going: handles, gets and guards. The pool's own tasks do not, and end with the last of these.
+pub(crate) struct Owner<C: Connect>(Arc<EndsThePool<C>>);
+
+struct EndsThePool<C: Connect>(Arc<Shared<C>>);
+
+impl<C: Connect> Owner<C> {
+    pub(crate) fn new(shared: Arc<Shared<C>>) -> Self {
+        Self(Arc::new(EndsThePool(shared)))
+    }
+}
+
+impl<C: Connect> Clone for Owner<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Connect> Borrow<Arc<Shared<C>>> for Owner<C> {
+    fn borrow(&self) -> &Arc<Shared<C>> {
+        &self.0.0
+    }
+}
+
+impl<C: Connect> Deref for Owner<C> {
+    type Target = Arc<Shared<C>>;
+
+    fn deref(&self) -> &Arc<Shared<C>> {
+        &self.0.0
+    }
+}
+
+impl<C: Connect> Drop for EndsThePool<C> {
     fn drop(&mut self) {
-        self.bell.notify_one(); // the keeper finds nobody and ends
-        let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for conn in engine.drain() {
-            say_goodbye(self.connector.clone(), &self.runtime, conn.inner, None);
-        }
+        self.0.end(End::Closed);
     }
 }
 
 /// A connection that is in use or being checked. Dropped without a word: it is discarded.
-pub(crate) struct Lease<C: Connect> {
-    shared: Arc<Shared<C>>,
+///
+/// Of a user, who keeps the pool going, or of a task, which does not.
+pub(crate) struct Lease<C: Connect, H: Borrow<Arc<Shared<C>>> = Arc<Shared<C>>> {
+    holder: H,
     conn: Option<Conn<C::Connection>>,
     held: Held,
 }
 
 impl<C: Connect> Lease<C> {
-    /// Of a connection that the engine counts as lent.
-    pub(crate) fn lent(shared: Arc<Shared<C>>, conn: Conn<C::Connection>) -> Self {
-        Self { shared, conn: Some(conn), held: Held::Lent }
+    fn checking(shared: &Arc<Shared<C>>, conn: Conn<C::Connection>) -> Self {
+        Self { holder: shared.clone(), conn: Some(conn), held: Held::Checking }
     }
 
-    fn checking(shared: &Arc<Shared<C>>, conn: Conn<C::Connection>) -> Self {
-        Self { shared: shared.clone(), conn: Some(conn), held: Held::Checking }
+    fn check_passed(mut self) {
+        if let Some(conn) = self.conn.take() {
+            let at = self.holder.instant();
+            self.holder.change(|engine, now, fx| engine.check_passed(conn, now, at, fx));
+        }
+    }
+}
+
+impl<C: Connect, H: Borrow<Arc<Shared<C>>>> Lease<C, H> {
+    /// Of a connection that the engine counts as lent.
+    pub(crate) fn lent(holder: H, conn: Conn<C::Connection>) -> Self {
+        Self { holder, conn: Some(conn), held: Held::Lent }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<C>> {
-        &self.shared
+        self.holder.borrow()
     }
 
     pub(crate) fn conn(&self) -> &Conn<C::Connection> {
@@ -300,7 +339,8 @@ impl<C: Connect> Lease<C> {
     }
 
     pub(crate) fn is_broken(&mut self) -> bool {
-        let Self { shared, conn, .. } = self;
+        let Self { holder, conn, .. } = self;
+        let shared: &Arc<Shared<C>> = (*holder).borrow();
         conn.as_mut().is_some_and(|conn| shared.is_broken(conn))
     }
 
@@ -308,26 +348,19 @@ impl<C: Connect> Lease<C> {
     pub(crate) fn give_back(&mut self) {
         if let Some(conn) = self.conn.take() {
             let held = self.held;
-            self.shared.change(|engine, now, fx| engine.give_back(conn, held, now, fx));
+            self.shared().change(|engine, now, fx| engine.give_back(conn, held, now, fx));
         }
     }
 
     pub(crate) fn discard(&mut self, reason: Reason) {
         if let Some(conn) = self.conn.take() {
             let held = self.held;
-            self.shared.change(|engine, _, fx| engine.discard(conn, held, reason, fx));
-        }
-    }
-
-    fn check_passed(mut self) {
-        if let Some(conn) = self.conn.take() {
-            let at = self.shared.instant();
-            self.shared.change(|engine, now, fx| engine.check_passed(conn, now, at, fx));
+            self.shared().change(|engine, _, fx| engine.discard(conn, held, reason, fx));
         }
     }
 }
 
-impl<C: Connect> Drop for Lease<C> {
+impl<C: Connect, H: Borrow<Arc<Shared<C>>>> Drop for Lease<C, H> {
     fn drop(&mut self) {
         self.discard(Reason::Discarded);
     }
@@ -345,13 +378,21 @@ impl<C: Connect> Connecting<C> {
         self.0.as_ref().expect("taken only when the attempt ends")
     }
 
-    fn connected(mut self, connection: C::Connection) {
-        let at = self.shared().instant();
-        let now = self.shared().clock.now();
-        let conn = Conn { inner: connection, expires: self.shared().expires(now), used: now };
+    fn connected(mut self, conn: Conn<C::Connection>) {
         if let Some(shared) = self.0.take() {
+            let at = shared.instant();
             shared.stats.connects.add(1);
             shared.change(|engine, now, fx| engine.connected(conn, now, at, fx));
+        }
+    }
+
+    /// Opened, and of no use: a failure, or callers would open one after the other without a pause.
+    fn broken(mut self, conn: Conn<C::Connection>) {
+        if let Some(shared) = self.0.take() {
+            let at = shared.instant();
+            shared.stats.connects.add(1);
+            shared.stats.connect_failures.add(1);
+            shared.change(|engine, _, fx| engine.connected_broken(conn, at, fx));
         }
     }
 
@@ -363,22 +404,23 @@ impl<C: Connect> Connecting<C> {
 
     /// Returns what is to be done, for those who do it in a loop.
     fn fail(mut self, text: Arc<str>, error: GetError<C::Error>) -> Fx<C> {
-        let at = self.shared().instant();
         let Some(shared) = self.0.take() else {
             return Effects::new();
         };
+        let at = shared.instant();
         shared.stats.connect_failures.add(1);
         let (untold, fx) = shared.decide(|engine, _, fx| engine.connect_failed(text, error, at, fx));
-        drop(untold); // foreign, so dropped out here
+        // Foreign: dropped out here, and what it panics must not cost what follows from the failure.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(untold)));
         fx
     }
 
     /// As [`fail`](Self::fail).
     fn rejected(mut self, rejected: Rejected) -> Fx<C> {
-        let at = self.shared().instant();
         let Some(shared) = self.0.take() else {
             return Effects::new();
         };
+        let at = shared.instant();
         let (told, fx) = shared.decide(|engine, _, fx| engine.connect_rejected(rejected, at, fx));
         shared.stats.rejected.add(told.into());
         fx
@@ -448,9 +490,15 @@ async fn connect<C: Connect>(token: Connecting<C>, pass: Option<Pass<Arc<dyn Gat
     match result {
         None => token.abandoned(),
         Some(Ok(Some(Ok(connection)))) => {
+            let now = shared.clock.now();
+            let mut conn = Conn { inner: connection, expires: shared.expires(now), used: now };
+            if shared.is_broken(&mut conn) {
+                finish(Outcome::Failure);
+                return token.broken(conn);
+            }
             finish(Outcome::Success);
-            shared.stats.connect_time.record_duration(shared.clock.now() - began);
-            token.connected(connection);
+            shared.stats.connect_time.record_duration(now - began);
+            token.connected(conn);
         }
         Some(Ok(Some(Err(error)))) => {
             finish(Outcome::Failure);
@@ -474,7 +522,7 @@ async fn check<C: Connect>(mut lease: Lease<C>) {
     if lease.is_broken() {
         return lease.discard(Reason::Broken);
     }
-    let shared = lease.shared.clone();
+    let shared = lease.shared().clone();
     if shared.limits.check != Check::Never {
         let conn = &mut lease.conn_mut().inner;
         let work = timeout(shared.limits.check_timeout, caught(async { shared.connector.check(conn).await }));
@@ -534,26 +582,32 @@ fn say_goodbye<C: Connect>(
     connector: Arc<C>,
     runtime: &Handle,
     connection: C::Connection,
-    mut token: Option<Closing<C>>,
+    mut token: Closing<C>,
 ) {
     let mut goodbye = Box::pin(async move { connector.close(connection).await });
     let first = catch_unwind(AssertUnwindSafe(|| {
-        let _entered = runtime.enter();
+        let _entered = enter(runtime);
         // A waker that does nothing is enough: a task polls again as soon as it runs.
         goodbye.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }));
     if matches!(first, Ok(Poll::Pending)) {
-        if let Some(token) = &mut token {
-            token.lingers();
-        }
+        token.lingers();
         drop(runtime.spawn(async move {
-            let _token = token;
-            let _ = timeout(CLOSE_TIMEOUT, caught(goodbye)).await;
+            let work = timeout(CLOSE_TIMEOUT, caught(goodbye));
+            let _token = token; // taken last and dropped last: by then the connection is closed
+            let _ = work.await;
         }));
     } else {
         // Whatever is left of it, destructors included, may panic.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(goodbye)));
     }
+}
+
+/// Enters, unless the thread is so far at its end that it cannot (a guard in one of its thread-locals is dropped): its
+/// time is only another one where tokio's is paused.
+fn enter(runtime: &Handle) -> Option<EnterGuard<'_>> {
+    let ending = Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed());
+    (!ending).then(|| runtime.enter())
 }
 
 /// `future`, or `None` if it panics.

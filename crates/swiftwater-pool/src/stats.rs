@@ -82,8 +82,11 @@ static FULL: Desc =
     Desc::new("full", Unit::Count, "gets that were refused because as many as max_waiters allows waited");
 static CANCELLED: Desc = Desc::new("cancelled", Unit::Count, "gets that were dropped while they waited");
 static CONNECTS: Desc = Desc::new("connects", Unit::Count, "connections opened");
-static CONNECT_FAILURES: Desc =
-    Desc::new("connect_failures", Unit::Count, "attempts to connect that failed, panicked or took too long");
+static CONNECT_FAILURES: Desc = Desc::new(
+    "connect_failures",
+    Unit::Count,
+    "attempts to connect that failed, panicked, took too long or gave a broken connection",
+);
 static CLOSED_BROKEN: Desc =
     Desc::new("closed_broken", Unit::Count, "connections closed because is_broken said so");
 static CLOSED_CHECK_FAILED: Desc = Desc::new(
@@ -105,7 +108,8 @@ static CLOSED_SURPLUS: Desc = Desc::new(
     Unit::Count,
     "connections closed because the pool was closed, switched off or made smaller",
 );
-static WAIT: Desc = Desc::new("wait", Unit::Seconds, "time waited by the gets that had to wait");
+static WAIT: Desc =
+    Desc::new("wait", Unit::Seconds, "time waited by the gets that had to wait and were served or timed out");
 static USE: Desc = Desc::new("use", Unit::Seconds, "time from checkout to return");
 static CONNECT: Desc = Desc::new("connect", Unit::Seconds, "time that opening a connection took");
 static CONNECTING: Desc = Desc::new("connecting", Unit::Count, "connections being opened");

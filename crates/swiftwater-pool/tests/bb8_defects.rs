@@ -109,6 +109,15 @@ async fn b5_hanging_connects_are_cut_off_and_made_again() {
     assert_eq!(backend.attempts(), 4);
 }
 
+/// B5, as it comes: one frozen attempt, and a caller with the default patience.
+#[tokio::test(start_paused = true)]
+async fn b5_with_default_options_a_frozen_first_attempt_is_survived() {
+    let backend = Backend::new().connects([Step::Hang]);
+    let pool = builder().build(backend.clone()).unwrap();
+    assert!(pool.get().await.is_ok());
+    assert_eq!(backend.attempts(), 2);
+}
+
 /// B6: a waiter arrives while an older attempt is about to give up; the backend comes back.
 #[tokio::test(start_paused = true)]
 async fn b6_whoever_waits_always_has_an_attempt_under_way_or_due() {

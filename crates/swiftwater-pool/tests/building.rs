@@ -58,3 +58,12 @@ async fn the_longest_times_are_no_overflow() {
     drop(held);
     assert!(served(&mut waiting).is_some());
 }
+
+#[tokio::test]
+async fn ages_below_a_millisecond_are_refused_since_the_pool_would_spin() {
+    let nanos = Duration::from_nanos(999_999);
+    assert_eq!(refused(|b| b.max_lifetime(nanos)), ("max_lifetime", "999.999µs".into()));
+    assert_eq!(refused(|b| b.idle_timeout(nanos)), ("idle_timeout", "999.999µs".into()));
+    let least = Duration::from_millis(1);
+    assert!(Pool::builder().max_lifetime(least).idle_timeout(least).build(Backend::new()).is_ok());
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::*;
-use swiftwater_pool::{Connect, GetError, Pool, State};
+use swiftwater_pool::{Check, Connect, GetError, Pool, State};
 
 #[tokio::test(start_paused = true)]
 async fn close_fails_waiters_closes_idle_ones_and_waits_for_those_in_use() {
@@ -52,7 +52,7 @@ async fn close_takes_effect_when_called_and_dropping_it_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn close_gives_up_what_is_being_opened_or_checked() {
     let backend = Backend::new();
-    let pool = builder().check(swiftwater_pool::Check::Always).max_size(2).build(backend.clone()).unwrap();
+    let pool = builder().check(Check::Always).max_size(2).build(backend.clone()).unwrap();
     drop(pool.get().await.unwrap());
     backend.always_checks(Step::Hang);
     backend.always_connects(Step::Hang);
@@ -171,4 +171,58 @@ async fn a_place_is_given_on_when_its_connection_is_closed_and_not_before() {
     assert_eq!((seen.waiters, seen.connecting, seen.in_use), (1, 0, 0), "still being closed");
     assert_eq!(pool.state().connecting, 1);
     assert!(waiting.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_last_handle_connecting_and_checking_end_too() {
+    let backend = Backend::new();
+    backend.always_connects(Step::Delay(millis(100)));
+    let pool = builder().min_idle(5).max_connecting(1).build(backend.clone()).unwrap();
+    settle().await;
+    drop(pool);
+    settle().await;
+    assert_eq!((backend.attempts(), backend.sockets()), (1, 0), "given up");
+    pass(millis(10_000)).await;
+    assert_eq!((backend.attempts(), tasks()), (1, 0), "and nothing is begun");
+
+    let pool = builder().check(Check::Always).max_size(1).build(backend.clone()).unwrap();
+    drop(pool.get().await.unwrap());
+    backend.always_checks(Step::Hang);
+    let get = queued(&pool);
+    settle().await;
+    assert_eq!(backend.checked(), 1);
+    drop(pool);
+    settle().await;
+    assert_eq!(backend.sockets(), 1, "a get keeps the pool going");
+    drop(get);
+    settle().await;
+    assert_eq!((backend.sockets(), tasks()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_close_can_be_awaited_without_a_handle() {
+    let backend = Backend::new();
+    backend.always_closes(Step::Delay(millis(300)));
+    let pool = builder().build(backend.clone()).unwrap();
+    drop(pool.get().await.unwrap());
+    let closed = pool.close();
+    drop(pool);
+    closed.await;
+    assert_eq!(backend.sockets(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_is_left_after_close_though_handles_are() {
+    let pool = builder().build(Backend::new()).unwrap();
+    drop(pool.get().await.unwrap());
+    settle().await;
+    assert_eq!(tasks(), 1, "the connection may expire");
+    pool.close().await;
+    settle().await;
+    assert_eq!(tasks(), 0);
+    drop(pool);
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }

@@ -148,3 +148,25 @@ async fn there_is_a_task_only_while_something_is_waited_for() {
 fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_has_expired_is_closed_without_a_check() {
+    let backend = Backend::new();
+    let (clock, hand) = swiftwater_core::Clock::manual();
+    let pool = swiftwater_pool::Pool::builder()
+        .clock(clock)
+        .max_size(2)
+        .max_lifetime(HOUR)
+        .check(swiftwater_pool::Check::Always)
+        .build(backend.clone())
+        .unwrap();
+    drop((pool.get().await.unwrap(), pool.get().await.unwrap()));
+    backend.always_checks(Step::Hang);
+    let _first = queued(&pool);
+    settle().await;
+    assert_eq!((backend.checked(), pool.state().idle), (1, 1), "one waits, one is checked");
+    hand.advance(2 * HOUR);
+    let _second = queued(&pool);
+    settle().await;
+    assert_eq!((backend.checked(), reading(&pool, "closed_expired")), (1, 1));
+}

@@ -2,7 +2,13 @@
 
 mod common;
 
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
 use common::*;
+use swiftwater_pool::Connect;
 
 #[tokio::test(start_paused = true)]
 async fn callers_are_served_in_the_order_of_their_first_polls() {
@@ -29,7 +35,7 @@ async fn callers_are_served_in_the_order_of_their_first_polls() {
 async fn a_return_wakes_one_caller_once() {
     let pool = builder().max_size(2).build(Backend::new()).unwrap();
     let (one, two) = (pool.get().await.unwrap(), pool.get().await.unwrap());
-    let woken: Vec<_> = (0..3).map(|_| std::sync::Arc::new(Woken::default())).collect();
+    let woken: Vec<_> = (0..3).map(|_| Arc::new(Woken::default())).collect();
     let mut gets: Vec<_> = (0..3).map(|_| pool.get()).collect();
     for (get, woken) in gets.iter_mut().zip(&woken) {
         assert!(poll(get, woken).is_pending());
@@ -44,7 +50,7 @@ async fn a_return_wakes_one_caller_once() {
 async fn the_waker_of_the_last_poll_is_the_one_that_is_woken() {
     let pool = builder().max_size(1).build(Backend::new()).unwrap();
     let held = pool.get().await.unwrap();
-    let (old, new) = (std::sync::Arc::new(Woken::default()), std::sync::Arc::new(Woken::default()));
+    let (old, new) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
     let mut get = pool.get();
     assert!(poll(&mut get, &old).is_pending());
     assert!(poll(&mut get, &new).is_pending());
@@ -108,4 +114,59 @@ async fn try_get_does_not_overtake_somebody_whose_connection_is_being_checked() 
     assert_eq!((pool.state().idle, pool.state().waiters), (1, 1));
     assert!(pool.try_get().is_none());
     assert_eq!((&mut first).await.unwrap().id, 2, "a new one, since the old ones do not answer");
+}
+
+type Act = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// Says which connections are broken, and does something while one is closed.
+#[derive(Clone, Default)]
+struct Hook {
+    opened: Arc<AtomicUsize>,
+    broken: Arc<Mutex<Vec<usize>>>,
+    at_close: Act,
+}
+
+impl Connect for Hook {
+    type Connection = usize;
+    type Error = Refused;
+
+    async fn connect(&self) -> Result<usize, Refused> {
+        Ok(self.opened.fetch_add(1, SeqCst))
+    }
+
+    async fn check(&self, _: &mut usize) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn is_broken(&self, id: &mut usize) -> bool {
+        self.broken.lock().unwrap().contains(id)
+    }
+
+    async fn close(&self, _: usize) {
+        let act = self.at_close.lock().unwrap().take();
+        if let Some(act) = act {
+            act();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_connection_that_broke_on_its_way_is_closed_nobody_overtakes() {
+    let hook = Hook::default();
+    let pool = builder_of::<Hook>().max_size(2).build(hook.clone()).unwrap();
+    let (one, two) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    let id = *one;
+    let mut first = pool.get();
+    assert!(served(&mut first).is_none());
+    drop(one); // for the first, and broken when it looks at it
+    hook.broken.lock().unwrap().push(id);
+    let overtaken = Arc::new(AtomicBool::new(false));
+    let (inside, seen) = (pool.clone(), overtaken.clone());
+    *hook.at_close.lock().unwrap() = Some(Box::new(move || {
+        drop(two); // stands for another thread
+        seen.store(served(&mut inside.get()).is_some(), SeqCst);
+    }));
+    let second = served(&mut first).expect("what came back meanwhile");
+    assert!(!overtaken.load(SeqCst) && *second != id);
+    assert!(hook.at_close.lock().unwrap().is_none(), "it was closed");
 }

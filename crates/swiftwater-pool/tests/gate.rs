@@ -171,3 +171,69 @@ async fn a_gate_that_panics_counts_as_a_failed_attempt() {
     assert!(matches!(pool.get().await, Err(GetError::ConnectPanicked)));
     assert_eq!((pool.state().connecting, reading(&pool, "connect_failures")), (0, 1));
 }
+
+/// Two waiters, two attempts: one hangs, one fails, and from then on the gate says no.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_beside_an_attempt_that_hangs_fails_the_waiters_and_is_asked_for_once_each() {
+    let backend = Backend::new().connects([Step::Hang, Step::Fail]);
+    let gate = Guardian::new([true, true], false);
+    let pool = builder().gate(gate.clone()).build(backend.clone()).unwrap();
+    let (mut one, mut two) = (queued(&pool), queued(&pool));
+    pass(millis(100)).await;
+    assert!(matches!(failed(&mut one), Some(GetError::Rejected(_))));
+    assert!(matches!(failed(&mut two), Some(GetError::Rejected(_))));
+    assert_eq!((gate.asked(), backend.connecting()), (4, 1));
+}
+
+/// The first answer is no, with that `retry_after`; all others are as told.
+struct Later {
+    asked: Mutex<u32>,
+    retry_after: Duration,
+    then: bool,
+}
+
+impl Gate for Later {
+    fn admit(&self) -> Result<Token, Rejected> {
+        let mut asked = self.asked.lock().unwrap();
+        *asked += 1;
+        if *asked > 1 && self.then {
+            Ok(Token::new(0))
+        } else {
+            Err(Rejected::new(Reason::Open, self.retry_after))
+        }
+    }
+
+    fn settle(&self, _: Token, _: Option<Outcome>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reserve_keeps_to_retry_after() {
+    let gate = Arc::new(Later { asked: Mutex::new(0), retry_after: millis(1_000), then: false });
+    let _pool = builder()
+        .min_idle(1)
+        .gate(gate.clone())
+        .backoff(Backoff::new(millis(1), millis(1)))
+        .build(Backend::new())
+        .unwrap();
+    pass(millis(10_100)).await;
+    let asked = *gate.asked.lock().unwrap();
+    assert!((10..=11).contains(&asked), "{asked} times in 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_pause_of_the_reserve_does_not_cost_callers_theirs() {
+    // Were there no pause, all of these would be used up at once.
+    let backend = Backend::new().connects(vec![Step::Fail; 50]);
+    let gate = Arc::new(Later { asked: Mutex::new(0), retry_after: millis(60_000), then: true });
+    let pool = builder()
+        .min_idle(1)
+        .gate(gate)
+        .backoff(Backoff::new(millis(100), millis(100)).floor(millis(100)))
+        .build(backend.clone())
+        .unwrap();
+    settle().await;
+    assert_eq!(backend.attempts(), 0, "the reserve rests for a minute");
+    let _get = queued(&pool);
+    pass(millis(1_000)).await;
+    assert!((5..=11).contains(&backend.attempts()), "{} attempts in 1 s", backend.attempts());
+}

@@ -26,7 +26,7 @@ async fn the_numbers_add_up() {
         ("connects", 2),
         ("connect_failures", 1),
         ("closed_discarded", 1),
-        ("wait", 3), // the first two waited for their connects
+        ("wait", 4), // the first two waited for their connects, and the one that timed out counts
         ("use", 4),
         ("connect", 2),
         ("idle", 1),

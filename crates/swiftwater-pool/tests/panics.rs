@@ -179,3 +179,45 @@ async fn when_a_connect_or_a_check_is_cut_off_the_pool_goes_on() {
     assert_eq!((pool.state().in_use, pool.state().connecting, pool.state().idle), (0, 0, 1));
     assert_eq!(reading(&pool, "connect_failures"), 1);
 }
+
+/// An error whose destructor panics.
+#[derive(Debug)]
+struct Spiteful;
+
+impl Drop for Spiteful {
+    fn drop(&mut self) {
+        panic!("the destructor panics as scripted");
+    }
+}
+
+/// Fails once.
+#[derive(Default)]
+struct FailsSpitefully(AtomicU32);
+
+impl Connect for FailsSpitefully {
+    type Connection = u32;
+    type Error = Spiteful;
+
+    async fn connect(&self) -> Result<u32, Spiteful> {
+        match self.0.fetch_add(1, SeqCst) {
+            0 => Err(Spiteful),
+            turn => Ok(turn),
+        }
+    }
+
+    async fn check(&self, _: &mut u32) -> Result<(), Spiteful> {
+        Ok(())
+    }
+
+    fn is_broken(&self, _: &mut u32) -> bool {
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_destructor_of_an_error_what_follows_from_the_failure_is_done() {
+    let pool = builder_of::<FailsSpitefully>().min_idle(1).build(FailsSpitefully::default()).unwrap();
+    pass(millis(1_000)).await;
+    assert_eq!((pool.state().idle, pool.state().connecting), (1, 0), "the attempt was made again");
+    assert_eq!(*pool.get().await.unwrap(), 1);
+}

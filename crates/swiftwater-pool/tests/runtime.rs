@@ -5,12 +5,17 @@ mod common;
 use std::{
     future::Future,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
     task::{Context, Poll, Wake, Waker},
     thread,
 };
 
 use common::*;
+use swiftwater_core::{Gate, Outcome, Reason, Rejected, Token};
 use swiftwater_pool::{GetError, Pool};
 use tokio::runtime::Runtime;
 
@@ -114,7 +119,7 @@ fn a_get_after_the_end_of_the_runtime_fails_at_once() {
     drop(runtime); // with no task of the pool that could notice
     let error = block_on(pool.get()).unwrap_err();
     assert!(matches!(error, GetError::RuntimeEnded), "{error}");
-    assert_eq!(error.outcome(), swiftwater_core::Outcome::Local);
+    assert_eq!(error.outcome(), Outcome::Local);
 }
 
 #[test]
@@ -196,4 +201,44 @@ fn a_guard_may_be_dropped_while_its_thread_ends() {
         let next = runtime.block_on(pool.get()).unwrap().id;
         assert_eq!(next, usize::from(discard));
     }
+}
+
+/// As above, and what follows from it is that the gate refuses another attempt.
+#[test]
+fn a_refusal_may_follow_from_a_guard_that_is_dropped_while_its_thread_ends() {
+    struct Once(AtomicBool);
+    impl Gate for Once {
+        fn admit(&self) -> Result<Token, Rejected> {
+            if self.0.swap(true, SeqCst) {
+                Err(Rejected::new(Reason::Open, millis(0)))
+            } else {
+                Ok(Token::new(0))
+            }
+        }
+        fn settle(&self, _: Token, _: Option<Outcome>) {}
+    }
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<swiftwater_pool::Guard<Backend>>> = const { std::cell::RefCell::new(None) };
+    }
+    let (runtime, backend) = (runtime(), Backend::new());
+    let pool = {
+        let _entered = runtime.enter();
+        let gate = Arc::new(Once(AtomicBool::new(false)));
+        Pool::builder().max_size(1).gate(gate).build(backend.clone()).unwrap()
+    };
+    let (inside, (kept, is_kept), (end, may_end)) = (pool.clone(), mpsc::channel(), mpsc::channel::<()>());
+    let thread = thread::spawn(move || {
+        KEPT.with(|_| ()); // registered before tokio's own, so dropped after them
+        let mut guard = block_on(inside.get()).unwrap();
+        guard.broken = true;
+        KEPT.with(|kept| *kept.borrow_mut() = Some(guard));
+        kept.send(()).unwrap();
+        may_end.recv().unwrap();
+    });
+    is_kept.recv().unwrap();
+    let mut waiting = queued(&pool);
+    end.send(()).unwrap();
+    thread.join().unwrap();
+    assert!(matches!(failed(&mut waiting), Some(GetError::Rejected(_))));
+    assert_eq!((pool.state().connecting, pool.state().in_use, backend.sockets()), (0, 0, 0));
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use swiftwater_pool::Check;
 
 #[tokio::test(start_paused = true)]
 async fn off_opens_for_every_get_and_closes_on_every_return() {
@@ -112,4 +113,30 @@ async fn the_knob_keeps_to_its_bounds_and_outlives_its_pool_harmlessly() {
     assert_eq!(pool.state().max_size, 3);
     drop(pool);
     assert!(knob.set(4.0).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_and_delivered_before_off_is_not_given_on() {
+    let pool = builder().max_size(1).build(Backend::new()).unwrap();
+    let held = pool.get().await.unwrap();
+    let (first, mut second) = (queued(&pool), queued(&pool));
+    drop(held); // for the first
+    pool.set_enabled(false);
+    drop(first);
+    settle().await;
+    assert_eq!(served(&mut second).unwrap().id, 1, "a connection of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn off_waits_for_no_check_whose_connection_would_not_be_used() {
+    let backend = Backend::new();
+    let pool = builder().max_size(2).check(Check::Always).build(backend.clone()).unwrap();
+    drop(pool.get().await.unwrap());
+    backend.always_checks(Step::Hang);
+    let mut get = queued(&pool);
+    settle().await;
+    assert_eq!((backend.checked(), backend.attempts()), (1, 1));
+    pool.set_enabled(false);
+    settle().await;
+    assert_eq!(served(&mut get).unwrap().id, 1);
 }

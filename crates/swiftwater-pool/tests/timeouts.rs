@@ -5,7 +5,7 @@ mod common;
 use std::error::Error;
 
 use common::*;
-use swiftwater_core::Outcome;
+use swiftwater_core::{Backoff, Outcome};
 use swiftwater_pool::{Cause, Check, GetError, Timeout};
 
 fn timeout<E: std::fmt::Debug>(error: &GetError<E>) -> &Timeout {
@@ -148,4 +148,61 @@ async fn a_refused_connect_is_its_errors_source() {
     assert_eq!(error.source().unwrap().to_string(), "refused by the fake");
     assert_eq!(error.to_string(), "a connection could not be opened");
     assert_eq!(error.outcome(), Outcome::Failure);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_blamed_though_something_succeeded_just_before_it() {
+    let backend = Backend::new().connects([Step::Ok]);
+    backend.always_connects(Step::Fail);
+    let pool = builder().build(backend).unwrap();
+    let (mut one, mut two) = (queued(&pool), queued(&pool));
+    settle().await;
+    let _held = served(&mut one).unwrap();
+    let error = (&mut two).await.unwrap_err();
+    assert_eq!((timeout(&error).cause(), error.outcome()), (Cause::Unreachable, Outcome::Failure));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connects_that_come_too_slowly_are_named_and_not_called_exhaustion() {
+    let backend = Backend::new();
+    backend.always_connects(Step::Delay(millis(80)));
+    let pool = builder().max_size(10).max_connecting(1).acquire_timeout(millis(100)).build(backend).unwrap();
+    let (mut one, mut two) = (queued(&pool), queued(&pool));
+    pass(millis(90)).await;
+    let _held = served(&mut one).unwrap();
+    let text = (&mut two).await.unwrap_err().to_string();
+    let expected =
+        "no connection within 100ms: connections come too slowly (1 connecting, 1 of 10 in use, 0 waiting)";
+    assert_eq!(text, expected);
+}
+
+/// All places are in use, and yet it is worth knowing that the last attempt to fill one failed.
+#[tokio::test(start_paused = true)]
+async fn the_last_failure_is_shown_whatever_the_cause() {
+    let backend = Backend::new().connects([Step::Ok, Step::Fail]);
+    let pool = builder()
+        .max_size(2)
+        .acquire_timeout(millis(100))
+        .backoff(Backoff::new(millis(500), millis(500)).floor(millis(500)))
+        .build(backend)
+        .unwrap();
+    let _held = pool.get().await.unwrap();
+    let mut get = queued(&pool);
+    settle().await;
+    max_size_knob(&pool).set(1.0).unwrap(); // now the pool is full
+    let text = (&mut get).await.unwrap_err().to_string();
+    assert!(
+        text.starts_with("no connection within 100ms: the pool is exhausted (1 of 1 in use, 0 waiting); the last attempt to connect failed "),
+        "{text}"
+    );
+    assert!(text.ends_with(" ago: Refused"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_of_those_who_time_out_is_recorded() {
+    let pool = builder().max_size(1).acquire_timeout(millis(50)).build(Backend::new()).unwrap();
+    let _held = pool.get().await.unwrap();
+    let before = reading(&pool, "wait");
+    assert!(pool.get().await.is_err());
+    assert_eq!(reading(&pool, "wait"), before + 1);
 }
