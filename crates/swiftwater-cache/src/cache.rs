@@ -65,7 +65,7 @@ impl Cache {
     /// The future that comes back only tells how far the invalidation reached. Dropping it undoes nothing, and code that
     /// is not async may ignore it.
     ///
-    /// Cost: three or four uncontended atomic operations, whatever depends on `dep`.
+    /// Cost: five uncontended atomic operations, whatever depends on `dep`.
     pub fn invalidate(&self, dep: Dep) -> Invalidation {
         self.0.invalidate(dep);
         Invalidation::local()

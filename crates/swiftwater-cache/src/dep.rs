@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, Hash},
+    hash::{BuildHasher, Hash, Hasher},
 };
 
 use foldhash::quality::FixedState;
@@ -13,7 +13,7 @@ use foldhash::quality::FixedState;
 /// It is a hash of 64 bits and nothing else, so it is free to copy and costs 8 bytes in every entry that depends on it.
 /// Two names that happen to have one hash invalidate each other's entries: a load too many, never a stale value.
 ///
-/// Names are exact: `dep!("product", 42_u64)` and `dep!("product")` have nothing to do with each other. The first part,
+/// Names are exact: `dep!("product", 42)` and `dep!("product")` have nothing to do with each other. The first part,
 /// the *kind*, matters in one case only: an entry with very many dependencies (more than [`MAX_EDGES`]) keeps their kinds
 /// instead, and goes stale with every invalidation of one of those kinds; with as many kinds, with every invalidation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,10 +31,14 @@ impl Dep {
         Self::in_space(SPACE_KEYS, name)
     }
 
-    /// The same name with one more part. The order of parts matters.
+    /// The same name with one more part. The order of parts matters; the width of a number does not: `42_u64`, `42_i32`
+    /// and `42_usize` are one part.
     #[must_use]
     pub fn with<T: Hash + ?Sized>(self, part: &T) -> Self {
-        Self::join(self.0, HASHER.hash_one((self.0, part)))
+        let mut hasher = Canonical(HASHER.build_hasher());
+        self.0.hash(&mut hasher);
+        part.hash(&mut hasher);
+        Self::join(self.0, hasher.finish())
     }
 
     fn in_space(space: u64, kind: &str) -> Self {
@@ -63,18 +67,76 @@ impl fmt::Debug for Dep {
 /// use swiftwater_cache::dep;
 ///
 /// let id = 42_u64;
-/// assert_eq!(dep!("product", id), dep!("product", 42_u64));
+/// assert_eq!(dep!("product", id), dep!("product", 42));
+/// assert_eq!(dep!("user", "ada"), dep!("user", String::from("ada")));
 /// assert_ne!(dep!("product", id), dep!("category", id));
 /// assert_ne!(dep!("price", "eur", id), dep!("price", "usd", id));
 /// let _everything = dep!("catalogue");
 /// ```
 ///
-/// A part is hashed by its own type, so write the same type on both sides: `42_u64` and `42_u32` are different names.
+/// Whole numbers are compared by value, whatever their type, and strings whether owned or not. Everything else is hashed
+/// by its own type, so write the same type on both sides.
 #[macro_export]
 macro_rules! dep {
     ($kind:expr $(, $part:expr)* $(,)?) => {
         $crate::Dep::of($kind)$(.with(&$part))*
     };
+}
+
+/// Hashes whole numbers by value: an id is `u64` in the database, `i64` in its driver and `i32` as a literal, and a name
+/// that is spelled with the wrong one would be invalidated in vain, silently.
+struct Canonical<H>(H);
+
+impl<H: Hasher> Hasher for Canonical<H> {
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.0.write_u64(number.into());
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.0.write_u64(number.into());
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0.write_u64(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0.write_u64(number);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.0.write_u64(number as u64);
+    }
+
+    // Negative ones keep their sign bits; that -1 and the largest `u64` are one part costs at most a load too many.
+
+    fn write_i8(&mut self, number: i8) {
+        self.0.write_u64(i64::from(number) as u64);
+    }
+
+    fn write_i16(&mut self, number: i16) {
+        self.0.write_u64(i64::from(number) as u64);
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        self.0.write_u64(i64::from(number) as u64);
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.0.write_u64(number as u64);
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.0.write_u64(number as u64);
+    }
 }
 
 /// What an entry stores of a dependency: the hash of its name, or of its kind alone.

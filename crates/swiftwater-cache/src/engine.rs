@@ -75,18 +75,11 @@ where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        if !self.enabled() {
-            let flight = self.flight();
-            let start = self.cache.clock.now();
-            let _waiting = wait(&readers, &flight)?;
-            self.stats.loads.add(1);
-            let loaded = Loading::start(&flight.scope, key.clone(), load).await;
-            let result = self.finish(&key, loaded, &flight, start);
-            self.inherit(&readers, &key, &flight, &result);
-            return result;
-        }
         let asked = self.cache.stamps.now();
         loop {
+            if !self.enabled() {
+                return self.load_alone(key, load, &readers).await;
+            }
             let (flight, landing) = match self.board(&key) {
                 Boarded::Joins(flight) => (flight, None),
                 Boarded::Leads(landing) => (landing.flight.clone(), Some(landing)),
@@ -111,6 +104,22 @@ where
             self.inherit(&readers, &key, &flight, &result);
             return result;
         }
+    }
+
+    /// A load that is nobody else's business: the region is off.
+    async fn load_alone<F, Fut>(&self, key: K, load: F, readers: &Readers) -> Landed<V, E>
+    where
+        F: FnOnce(LoadCx<K>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let flight = self.flight();
+        let start = self.cache.clock.now();
+        let _waiting = wait(readers, &flight)?;
+        self.stats.loads.add(1);
+        let loaded = Loading::start(&flight.scope, key.clone(), load).await;
+        let result = self.finish(&key, loaded, &flight, start);
+        self.inherit(readers, &key, &flight, &result);
+        result
     }
 
     /// Whether a load with that stamp may answer a caller who asked at that ticket.
@@ -474,6 +483,7 @@ where
     E: Send + Sync,
 {
     fn observe(&self, visitor: &mut dyn Visitor) {
+        visitor.state(&stats::MODE, if self.enabled() { &"on" } else { &"off" });
         self.stats.observe(visitor);
         visitor.gauge(&stats::ENTRIES, self.store.len() as f64);
         visitor.gauge(&stats::WEIGHT, self.store.weight() as f64);

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc};
 
 /// Any error, cheap to clone, made by `?` from whatever a loader meets: the error type of a region that names no other.
 ///
-/// It does not implement [`Error`] itself, which is what lets every error convert into it; [`Cause`] leads back.
+/// It does not implement [`Error`] itself, which is what lets every error convert into it; [`AsError`] leads back.
 #[derive(Clone)]
 pub struct AnyError(Arc<dyn Error + Send + Sync>);
 
@@ -35,18 +35,18 @@ impl fmt::Display for AnyError {
 }
 
 /// What a region's error type must offer. Implemented for every [`Error`] and for [`AnyError`].
-pub trait Cause: fmt::Debug + Send + Sync + 'static {
+pub trait AsError: fmt::Debug + Send + Sync + 'static {
     /// The error as a link of a chain of sources.
     fn as_error(&self) -> &(dyn Error + 'static);
 }
 
-impl<E: Error + Send + Sync + 'static> Cause for E {
+impl<E: Error + Send + Sync + 'static> AsError for E {
     fn as_error(&self) -> &(dyn Error + 'static) {
         self
     }
 }
 
-impl Cause for AnyError {
+impl AsError for AnyError {
     fn as_error(&self) -> &(dyn Error + 'static) {
         &*self.0
     }
@@ -118,8 +118,8 @@ impl<E> fmt::Display for LoadError<E> {
     }
 }
 
-impl<E: Cause> Error for LoadError<E> {
+impl<E: AsError> Error for LoadError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.loader().map(Cause::as_error)
+        self.loader().map(AsError::as_error)
     }
 }

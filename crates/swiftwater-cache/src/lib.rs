@@ -14,7 +14,7 @@
 //!     let prices = prices.clone();
 //!     async move {
 //!         let price = prices.get_or_load(cx.key(), async |cx| {
-//!             cx.depends_on(dep!("product", *cx.key())); // what the value is made of
+//!             cx.depends_on(dep!("product", cx.key())); // what the value is made of
 //!             Ok(995) // read from the database
 //!         });
 //!         Ok(format!("{} cents", *price.await?)) // the label inherits that
@@ -22,7 +22,7 @@
 //! });
 //! assert_eq!(*label.await?, "995 cents");
 //!
-//! cache.invalidate(dep!("product", 42_u64)); // after the database has changed
+//! cache.invalidate(dep!("product", 42)); // after the database has changed
 //! assert!(prices.get(&42).is_none() && labels.get(&42).is_none());
 //! # Ok(())
 //! # }
@@ -102,7 +102,6 @@ pub use builder::{Builder, RegionBuilder};
 pub use cache::{Cache, Invalidation, Reach};
 pub use dep::{Dep, MAX_EDGES};
 pub use entry::Hit;
-pub use error::{AnyError, Cause, LoadError};
+pub use error::{AnyError, AsError, LoadError};
 pub use region::{Region, Within};
 pub use scope::{LoadCx, Scope};
-pub use swiftwater_core::BuildError;

@@ -34,6 +34,7 @@ counters! {
     too_heavy TOO_HEAVY "values that were heavier than a shard and not stored";
 }
 
+pub(crate) static MODE: Desc = Desc::new("mode", Unit::Count, "on or off");
 pub(crate) static ENTRIES: Desc = Desc::new("entries", Unit::Count, "values in memory, served or not");
 pub(crate) static WEIGHT: Desc = Desc::new("weight", Unit::Count, "weight of the values in memory");
 pub(crate) static CAPACITY: Desc =

@@ -244,6 +244,26 @@ async fn an_old_entry_lends_its_dependencies_without_making_the_new_one_stale() 
     assert!(derived.get(&1).is_none());
 }
 
+#[test]
+fn a_whole_number_is_one_name_whatever_its_type() {
+    let name = dep!("row", 42_u64);
+    let same = [
+        dep!("row", 42_i32),
+        dep!("row", 42_u8),
+        dep!("row", 42_i8),
+        dep!("row", 42_u16),
+        dep!("row", 42_i16),
+    ];
+    assert!(same.into_iter().all(|other| other == name));
+    let same = [dep!("row", 42_u32), dep!("row", 42_i64), dep!("row", 42_usize), dep!("row", 42_isize)];
+    assert!(same.into_iter().all(|other| other == name));
+    assert_eq!(dep!("row", -7_i8), dep!("row", -7_i64));
+    assert_ne!(dep!("row", -7_i64), dep!("row", 7_i64));
+    assert_ne!(dep!("row", 4, 2), dep!("row", 42));
+    assert_ne!(dep!("row", 4, 2), dep!("row", 2, 4));
+    assert_eq!(dep!("row", "ada"), dep!("row", String::from("ada")));
+}
+
 #[tokio::test]
 async fn a_handful_of_cells_costs_hits_and_never_freshness() {
     let cache = Cache::builder().version_cells(2).build().expect("valid");

@@ -153,6 +153,12 @@ fn a_registry_shows_every_region_of_a_cache() {
         "{page}"
     );
     assert!(page.contains("swiftwater_region_hits_total{region=\"alone\"} 1\n"), "{page}");
+    assert!(
+        page.contains("swiftwater_cache_region_mode{cache=\"shop\",region=\"rows\",mode=\"on\"} 1\n"),
+        "{page}"
+    );
+    rows.set_enabled(false);
+    assert!(registry.prometheus().contains("region=\"rows\",mode=\"off\"} 1\n"));
 }
 
 #[test]
