@@ -95,7 +95,7 @@ impl Clock {
         (Self(Repr::Manual(time.clone())), Hand(time))
     }
 
-    /// The system's monotonic clock, read anew each time. The default.
+    /// The system's monotonic clock, read anew each time: what `Default` gives.
     #[must_use]
     pub const fn system() -> Self {
         Self(Repr::System)
@@ -112,17 +112,6 @@ impl Clock {
             Repr::Manual(time) => time.load(Acquire),
             Repr::System => real(),
         })
-    }
-
-    /// The time now without lag, where the kind has one: a coarse clock looks at the real one.
-    ///
-    /// It is ahead of what [`now`](Self::now) says next by up to the lag; subtraction of [`Tick`]s stops at zero.
-    #[must_use]
-    pub fn now_exact(&self) -> Tick {
-        match &self.0 {
-            Repr::Coarse(_) => Tick(real()),
-            _ => self.now(),
-        }
     }
 }
 

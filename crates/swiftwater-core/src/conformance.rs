@@ -60,7 +60,7 @@ fn no_blame_without_a_failure(gate: &dyn Gate) {
 
 fn a_panicking_caller_frees_its_place(gate: &dyn Gate) {
     for call in 0..100 {
-        let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let unwound: Result<(), _> = catch_unwind(AssertUnwindSafe(|| {
             let pass = Pass::enter(gate);
             assert!(pass.is_ok(), "law 2: refused after {call} callers panicked");
             // Quiet, unlike `panic!`: no hook is called.
