@@ -35,8 +35,9 @@ use crate::{
 
 pub const CLIENTS: usize = 64;
 
-/// What each writer changes, and how often. A pace instead of as fast as it goes: every phase then bears the same
-/// writes, whatever it does with the reads. Behind one category stand 100 products of 10,000, behind one price list an
+/// What each writer changes, and how often at most. A pace instead of as fast as it goes, so that fast phases bear about
+/// the same writes; where a write takes longer than its pace there are fewer, and the table says how many. Behind one
+/// category stand 100 products of 10,000, behind one price list an
 /// eighth of them all.
 const WRITERS: [(Kind, Duration); 4] = [
     (Kind::Price, Duration::from_millis(2)),

@@ -22,14 +22,18 @@ use std::{
     error::Error,
     io::{self, Write},
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
 use clap::Parser;
-use tokio::{runtime::Runtime, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::{self, unix::SignalKind},
+    task,
+};
 
 use crate::{
     db::Database,
@@ -91,7 +95,8 @@ fn main() -> ExitCode {
             return refused(line.trim_start_matches("error: "));
         }
         Err(help) => {
-            print!("{help}");
+            // Whoever has closed the other end has read enough.
+            let _ = write!(io::stdout(), "{help}");
             return ExitCode::SUCCESS;
         }
     };
@@ -108,13 +113,13 @@ fn main() -> ExitCode {
 async fn run(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
     // Whoever loses is dropped, and the database's folder with it.
     let (course, report) = tokio::select! {
-        biased; // so that Ctrl-C is listened to before the work begins
-        Ok(()) = signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
+        biased; // so that signals are listened to before the work begins
+        signal = told_to_end() => return Ok(ExitCode::from(signal)),
         measured = measure(flags) => measured?,
     };
     if flags.serve {
         tokio::select! {
-            Ok(()) = signal::ctrl_c() => {}
+            _ = told_to_end() => {}
             ended = serve(&course) => ended?,
         }
     }
@@ -124,16 +129,43 @@ async fn run(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
+/// Waits for Ctrl-C, or for what a supervisor or a closed terminal sends, and returns the exit code that tells of it.
+async fn told_to_end() -> u8 {
+    let listen = |kind| signal::unix::signal(kind);
+    let (Ok(mut terminate), Ok(mut hang_up)) =
+        (listen(SignalKind::terminate()), listen(SignalKind::hangup()))
+    else {
+        return match signal::ctrl_c().await {
+            Ok(()) => INTERRUPTED,
+            Err(_) => std::future::pending().await,
+        };
+    };
+    tokio::select! {
+        Ok(()) = signal::ctrl_c() => INTERRUPTED,
+        Some(()) = terminate.recv() => TERMINATED,
+        Some(()) = hang_up.recv() => HUNG_UP,
+    }
+}
+
 async fn measure(flags: &Flags) -> Result<(Course, Report), Box<dyn Error>> {
     // Everything that may be wrong with the flags shows before anything is measured.
-    let (keys, source) = keys(flags)?;
+    // Files are read and made where blocking holds up nobody, signals least of all.
+    let trace = flags.trace.clone();
+    let seed = flags.seed;
+    let (keys, source) = task::spawn_blocking(move || keys(trace.as_deref(), seed)).await??;
     let listener = listen(flags.port)?;
     let json = flags.json.as_deref().map(Output::open).transpose()?;
     let plot = flags.plot.as_deref().map(Output::open).transpose()?;
+    if let (Some(json), Some(plot)) = (&json, &plot)
+        && json.is(plot)
+    {
+        return Err("--json and --plot name one file".into());
+    }
 
+    let products = keys.products();
     let course = Course {
         listener,
-        database: Database::create(keys.products())?,
+        database: task::spawn_blocking(move || Database::create(products)).await??,
         oracle: Arc::new(Oracle::new(keys.products())),
         keys: Arc::new(keys),
         seed: flags.seed,
@@ -149,21 +181,21 @@ async fn measure(flags: &Flags) -> Result<(Course, Report), Box<dyn Error>> {
         phases: phases(&course, flags.break_invalidation).await?,
     };
 
-    writeln!(io::stdout(), "{}\n{}", report.table(), report.notes())?;
     if let Some(json) = json {
         json.write(&serde_json::to_string_pretty(&report)?)?;
     }
     if let Some(plot) = plot {
         plot.write(&report.svg())?;
     }
+    writeln!(io::stdout(), "{}\n{}", report.table(), report.notes())?;
     Ok((course, report))
 }
 
 /// The product keys, and where they come from in words.
-fn keys(flags: &Flags) -> Result<(Keys, String), String> {
-    let Some(path) = &flags.trace else {
+fn keys(trace: Option<&Path>, seed: u64) -> Result<(Keys, String), String> {
+    let Some(path) = trace else {
         let words = format!("Zipf {SKEW} over {} products", report::grouped(PRODUCTS.into()));
-        return Ok((Keys::zipf(PRODUCTS, SKEW, flags.seed), words));
+        return Ok((Keys::zipf(PRODUCTS, SKEW, seed), words));
     };
     let keys = Keys::trace(&trace::read(path)?).map_err(|e| format!("{}: {e}", path.display()))?;
     let words = format!("{} over {} products", path.display(), report::grouped(keys.products()));
@@ -183,7 +215,7 @@ async fn phases(course: &Course, broken: bool) -> Result<Vec<report::Phase>, Box
         ("+ pool", Stage::Pooled),
         if broken { ("+ cache, misused", Stage::Broken) } else { ("+ cache", Stage::Cached) },
         ("supplier failing", Stage::Supplied),
-        ("supplier failing, + breaker", Stage::Guarded),
+        ("supplier failing, + breaker and fallback", Stage::Guarded),
     ];
     let progress = Progress::new((WARM_UP + course.measured) * phases.len() as u32);
     let mut results = Vec::new();
@@ -217,7 +249,8 @@ The shop is open at {url}, until Ctrl-C. Try:
 }
 
 fn refused(why: &str) -> ExitCode {
-    eprintln!("storefront: {why}");
+    // In one line, whatever is in a file's name; and if nobody listens, the exit code has to do.
+    let _ = writeln!(io::stderr(), "storefront: {}", why.replace('\n', " "));
     ExitCode::from(COULD_NOT_RUN)
 }
 
@@ -227,5 +260,7 @@ const PRODUCTS: u32 = 10_000;
 const SKEW: f64 = 0.9;
 
 const COULD_NOT_RUN: u8 = 2;
-/// As shells report a program that Ctrl-C has ended.
+/// As shells report a program that a signal has ended.
+const HUNG_UP: u8 = 129;
 const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;

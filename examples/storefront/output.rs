@@ -18,6 +18,14 @@ impl Output {
         Ok(Self { file: file.map_err(|e| cannot_write(path, &e))?, path: path.to_path_buf() })
     }
 
+    /// Whether the two are one file, under whatever names.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self.path.canonicalize(), other.path.canonicalize()) {
+            (Ok(one), Ok(two)) => one == two,
+            _ => false,
+        }
+    }
+
     pub fn write(mut self, content: &str) -> Result<(), String> {
         let mut replace = || {
             // Pipes and terminals have no length to cut.

@@ -1,6 +1,9 @@
 //! Tells people at a terminal how far a run is; tells a log file which phase has begun.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time;
@@ -23,7 +26,8 @@ impl Progress {
     pub fn begin(&self, what: impl Into<String>) {
         let what = what.into();
         if self.bar.is_hidden() {
-            eprintln!("{what}");
+            // Nobody need listen.
+            let _ = writeln!(io::stderr(), "{what}");
         }
         self.bar.set_message(what);
     }
@@ -38,7 +42,7 @@ impl Progress {
     }
 }
 
-/// Also on errors and on Ctrl-C: what is said next starts on a clean line.
+/// Also on errors and on signals: what is said next starts on a clean line.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

@@ -62,7 +62,8 @@ impl Report {
     pub fn notes(&self) -> String {
         let mut notes = format!(
             "{} clients, {} of them writing; keys: {}; {} s per phase. Requests are those for pages,\n\
-             errors included, and so are latencies (as clients see them) and queries. Clients and service share the machine.\n",
+             errors included, and so are latencies (as clients see them, rounded up by at most 1/16) and queries. Clients\n\
+             and service share the machine. Writers wait for their answers, so slow phases bear fewer writes.\n",
             self.clients, self.clients_writing, self.keys, self.seconds_per_phase
         );
         for phase in &self.phases {
@@ -103,8 +104,8 @@ impl Report {
                 phase.name.clone(),
                 grouped(phase.requests_per_second.round() as u64),
                 grouped(phase.writes_per_second.round() as u64),
-                format!("{:.2}", phase.p50_ms),
-                format!("{:.2}", phase.p99_ms),
+                format!("{:.1}", phase.p50_ms),
+                format!("{:.1}", phase.p99_ms),
                 format!("{:.2}", phase.queries_per_request),
                 format!("{:.1}", phase.bytes_sent as f64 / 1e6),
                 grouped(phase.errors),
@@ -267,8 +268,8 @@ mod tests {
         let expected = "\
 phase   requests/s  writes/s  p50 ms  p99 ms  queries/request  MB sent  errors  stale answers
 ---------------------------------------------------------------------------------------------
-bare           988        10    1.23   45.60             3.00     12.3   1,234              0
-+ pool      12,345        10    1.23   45.60             3.00     12.3   1,234              2
+bare           988        10     1.2    45.6             3.00     12.3   1,234              0
++ pool      12,345        10     1.2    45.6             3.00     12.3   1,234              2
 ";
         assert_eq!(report.table(), expected);
         assert_eq!(report.stale_answers(), 2);

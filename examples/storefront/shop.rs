@@ -68,7 +68,7 @@ impl Shop {
         database: Manager,
         supplier: Arc<Supplier>,
     ) -> Result<Arc<Self>, Box<dyn Error>> {
-        // Switched off, the pool opens a connection for everybody who asks and closes it after use.
+        // Switched off, the pool opens a connection for each write and closes it afterwards; bare reads do without it.
         let pool = Pool::builder().max_size(8).enabled(stage != Stage::Bare).build(database.clone())?;
 
         let cache = Cache::builder().build()?;
@@ -127,7 +127,7 @@ async fn page_bare(State(shop): State<Arc<Shop>>, Path(id): Path<u64>) -> Result
     Ok(Json(page.ok_or(ShopError::NotFound)?).into_response())
 }
 
-/// Stage 2: a connection from the pool.
+/// Stage 2: a connection from the pool, with its prepared statements.
 async fn page_pooled(State(shop): State<Arc<Shop>>, Path(id): Path<u64>) -> Result<Response, ShopError> {
     let page = shop.query(move |db| read_page(db, id)).await?;
     Ok(Json(page.ok_or(ShopError::NotFound)?).into_response())
