@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{cache, readings, region};
+use common::{Gates, cache, readings, region, settle};
 use swiftwater_cache::{Cache, Hit, LoadCx, Region, dep};
 use swiftwater_core::{Knob, KnobError, Registry, Tunable};
+use tokio::task::JoinSet;
 
 fn knobs(tunable: &dyn Tunable) -> Vec<Knob> {
     let mut knobs = Vec::new();
@@ -75,6 +76,36 @@ async fn switched_off_it_is_transparent_and_on_again_it_has_missed_nothing() {
     let off: Region<u64, u32> = cache.region("off").enabled(false).build().expect("valid");
     off.insert(1, 1);
     assert!(!off.is_enabled() && off.get(&1).is_none());
+}
+
+#[tokio::test]
+async fn who_refuses_an_older_load_after_the_switch_was_turned_loads_alone() {
+    let (cache, gates) = (cache(), Gates::<u32>::new());
+    let rows: Region<u64, u32> = region(&cache, "rows");
+    let mut tasks = JoinSet::new();
+    for _ in 0..2 {
+        let (rows, gates) = (rows.clone(), gates.clone());
+        tasks.spawn(async move {
+            let load = async move |cx: LoadCx<u64>| {
+                cx.depends_on(dep!("row", 1));
+                Ok(gates.pass(*cx.key()).await)
+            };
+            rows.get_or_load(&1, load).await.map(|hit| *hit)
+        });
+        settle().await;
+        cache.invalidate(dep!("row", 1)); // the second caller will not take what the first one's load gives
+    }
+    rows.set_enabled(false);
+    gates.open(1);
+    settle().await;
+    assert_eq!(gates.waiting(), 1);
+    rows.set_enabled(true);
+    gates.open(2); // begun while it was off
+    let mut answers: Vec<_> =
+        tasks.join_all().await.into_iter().map(|answer| answer.expect("loaded")).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [1, 2]);
+    assert!(rows.get(&1).is_none(), "nothing is stored of what began while it was off");
 }
 
 #[tokio::test]
