@@ -1,4 +1,4 @@
-//! Real servers as child processes, for tests that must not be satisfied with a fake.
+//! Real servers as child processes, and a network that fails on demand, for tests that must not be satisfied with a fake.
 //!
 //! ```no_run
 //! use swiftwater_testkit::Redis;
@@ -23,11 +23,15 @@
 //! *thread* that started the server ends, so a server shared between tests would die with the first of them; and nobody
 //! would be left to clean up.
 //!
+//! A [`Proxy`] stands between a client and any server, and lets the network refuse, reset, lose, delay, throttle or cut
+//! what it carries. It is one thread of the test process, and needs no server installed.
+//!
 //! # Guarantees
 //!
 //! - No process and no directory is left behind, however the test process ends; `SIGKILL` included.
 //! - [`Redis::freeze`] and [`Postgres::freeze`] return when the server and all of its children stand still.
-//! - The address stays the same over `kill` and `restart`.
+//! - The address stays the same over `kill` and `restart`, and a proxy's over every [`Fault`].
+//! - A [`Fault`] is in force when [`Proxy::set`] returns; dropping a proxy closes its connections and ends its thread.
 //!
 //! # Limits
 //!
@@ -40,6 +44,7 @@
 mod error;
 mod eventually;
 mod postgres;
+mod proxy;
 mod redis;
 mod server;
 mod watchdog;
@@ -47,4 +52,5 @@ mod watchdog;
 pub use error::Error;
 pub use eventually::eventually;
 pub use postgres::Postgres;
+pub use proxy::{Direction, Fault, Proxy};
 pub use redis::Redis;
