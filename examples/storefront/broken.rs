@@ -13,10 +13,7 @@ use axum::{
 };
 use swiftwater_cache::dep;
 
-use crate::{
-    catalog,
-    shop::{Shop, ShopError},
-};
+use crate::{catalog, error::ShopError, shop::Shop};
 
 pub async fn page(State(shop): State<Arc<Shop>>, Path(id): Path<u64>) -> Result<Response, ShopError> {
     if let Some(page) = shop.pages.get(&id) {

@@ -9,7 +9,10 @@ use swiftwater_core::Counter;
 use tempfile::TempDir;
 use tokio::task;
 
-use crate::catalog::{self, CATEGORIES, PRICE_LISTS};
+use crate::{
+    catalog::{self, CATEGORIES, LISTED, PRICE_LISTS},
+    page::Percent,
+};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -70,6 +73,29 @@ impl Connection {
                 })
             })
             .optional()
+    }
+
+    /// The products of a category with their stock, as many as its list shows.
+    pub fn listed(&self, category: u64) -> Result<Vec<(Product, Stock)>> {
+        self.queries.add(1);
+        self.sqlite
+            .prepare_cached(
+                "SELECT p.id, p.name, p.description, p.cents, p.price_list, p.version, s.units, s.version
+                 FROM products p JOIN stock s ON s.product = p.id WHERE p.category = ?1 ORDER BY p.id LIMIT ?2",
+            )?
+            .query_map(params![category, LISTED], |row| {
+                let product = Product {
+                    id: row.get(0)?,
+                    name: row.get(1)?,
+                    description: row.get(2)?,
+                    cents: row.get(3)?,
+                    category,
+                    price_list: row.get(4)?,
+                    version: row.get(5)?,
+                };
+                Ok((product, Stock { units: row.get(6)?, version: row.get(7)? }))
+            })?
+            .collect()
     }
 
     pub fn stock(&self, product: u64) -> Result<Stock> {
@@ -141,13 +167,13 @@ impl Connection {
     }
 
     /// Changes what a price list takes off per tier, for all the products on it.
-    pub fn set_price_list(&mut self, id: u64, percent_off: u32) -> Result<Option<u64>> {
+    pub fn set_price_list(&mut self, id: u64, percent_off: Percent) -> Result<Option<u64>> {
         self.write(|sqlite| {
             sqlite
                 .prepare_cached(
                     "UPDATE price_tiers SET percent_off = ?2 * (units > 1) WHERE price_list = ?1",
                 )?
-                .execute(params![id, percent_off])?;
+                .execute(params![id, percent_off.0])?;
             sqlite
                 .prepare_cached(
                     "UPDATE price_lists SET version = version + 1 WHERE id = ?1 RETURNING version",
@@ -253,13 +279,23 @@ impl Database {
         for id in 1..=products {
             let (category, list) = (catalog::category_of(id), catalog::price_list_of(id));
             let name = format!("Product {id}");
-            let description = SENTENCES[..=id as usize % SENTENCES.len()].concat();
             rows.prepare_cached("INSERT INTO products VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1)")?
-                .execute(params![id, name, description, 100 + id % 9_900, category, list])?;
+                .execute(params![id, name, description(id), 100 + id % 9_900, category, list])?;
             rows.prepare_cached("INSERT INTO stock VALUES (?1, ?2, 1)")?.execute(params![id, id % 100])?;
         }
         rows.commit()
     }
+}
+
+/// A line of facts, and one sentence or up to all of them.
+fn description(id: u64) -> String {
+    let mut random = fastrand::Rng::with_seed(id);
+    let mut one_of = |words: &[&'static str]| words[random.usize(..words.len())];
+    let (material, finish, place) = (one_of(&MATERIALS), one_of(&FINISHES), one_of(&PLACES));
+    let mut centimetres = || random.u32(4..180);
+    let (width, height, depth) = (centimetres(), centimetres(), centimetres());
+    let sentences = SENTENCES[..=id as usize % SENTENCES.len()].concat();
+    format!("{material}, {finish}, {width} x {height} x {depth} cm, from {place}. {sentences}")
 }
 
 /// How long a write waits for the other writers before it fails.
@@ -268,13 +304,16 @@ const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const SCHEMA: &str = "
     CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT NOT NULL, description TEXT NOT NULL,
         cents INTEGER NOT NULL, category INTEGER NOT NULL, price_list INTEGER NOT NULL, version INTEGER NOT NULL);
+    CREATE INDEX products_by_category ON products (category, id);
     CREATE TABLE stock (product INTEGER PRIMARY KEY, units INTEGER NOT NULL, version INTEGER NOT NULL);
     CREATE TABLE categories (id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL);
     CREATE TABLE price_lists (id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL);
     CREATE TABLE price_tiers (price_list INTEGER NOT NULL, units INTEGER NOT NULL, percent_off INTEGER NOT NULL,
         PRIMARY KEY (price_list, units)) WITHOUT ROWID;";
 
-/// A product has one sentence or up to all of them.
+const MATERIALS: [&str; 8] = ["Ash", "Brass", "Cork", "Felt", "Linen", "Oak", "Porcelain", "Steel"];
+const FINISHES: [&str; 6] = ["brushed", "dyed", "enamelled", "oiled", "raw", "waxed"];
+const PLACES: [&str; 7] = ["Bergen", "Ghent", "Lodz", "Porto", "Tallinn", "Trieste", "Vigo"];
 const SENTENCES: [&str; 4] = [
     "Made to be used every day, and to be repaired when it has been.",
     " Available in six colours, of which the shop keeps two.",

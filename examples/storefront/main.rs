@@ -1,22 +1,35 @@
-//! A shop's API as a small service, driven by 64 clients: what a pool, a cache and a breaker do for it, phase by phase,
-//! and whether a reader is ever shown what a writer has already been told is gone.
+//! A shop's API as a small service, driven by 64 clients: what a pool, a cache, a breaker, batches and compression do for
+//! it, phase by phase; what the usual crates do for it; and whether a reader is ever shown what a writer has already been
+//! told is gone.
 //!
-//! `cargo run --release --example storefront`, `-- --help` for what else it can do. Exits with 1 if an answer was stale,
-//! with 2 if it could not run.
+//! `cargo run --release --example storefront`, `-- --help` for what else it can do. Exits with 1 if an answer of ours
+//! was stale, with 2 if it could not run.
 
+mod advice;
 mod broken;
 mod catalog;
+mod client;
+mod cpu;
+mod crowd;
 mod db;
+mod documents;
+mod error;
 mod keys;
-mod load;
+mod link;
+mod list;
+mod model;
 mod oracle;
 mod output;
+mod page;
 mod phase;
 mod progress;
+mod question;
 mod report;
 mod shop;
 mod supplier;
 mod trace;
+mod usual;
+mod world;
 
 use std::{
     error::Error,
@@ -36,29 +49,36 @@ use tokio::{
 };
 
 use crate::{
+    crowd::{CLIENTS, CLIENTS_WRITING},
     db::Database,
+    documents::Documents,
     keys::Keys,
-    load::{CLIENTS, CLIENTS_WRITING},
-    oracle::Oracle,
+    model::Model,
     output::Output,
-    phase::{Course, Service, WARM_UP},
+    phase::{Course, Plan, Service, Stack, WARM_UP},
     progress::Progress,
+    question::Load,
     report::Report,
     shop::{Shop, Stage},
-    supplier::Supplier,
+    usual::Derived,
 };
 
-/// A shop's API under load: bare, then with a pool, a cache and a breaker, and a freshness oracle watching it all.
+/// A shop's API under load: bare, then with a pool, a cache, a breaker, batches and compression, then on the usual crates;
+/// and a freshness oracle watching it all.
 #[derive(Parser)]
 #[command(name = "storefront")]
 struct Flags {
-    /// Seconds that each of the five phases is measured, after one second of warm-up
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// Seconds that each of the thirteen phases is measured, after one second of warm-up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 
     /// Takes the product keys from a trace: one decimal key a line, plain or gzip (the first 10 million are used)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Sends the files of a folder, in place of the category lists, in the phases about compression
+    #[arg(long, value_name = "DIR")]
+    documents: Option<PathBuf>,
 
     /// Starts the random numbers: which products are asked for, what is written, when the supplier hangs
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -153,6 +173,9 @@ async fn measure(flags: &Flags) -> Result<(Course, Report), Box<dyn Error>> {
     let trace = flags.trace.clone();
     let seed = flags.seed;
     let (keys, source) = task::spawn_blocking(move || keys(trace.as_deref(), seed)).await??;
+    let folder = flags.documents.clone();
+    let read = move || folder.as_deref().map_or_else(|| Ok(Documents::default()), Documents::read);
+    let documents = task::spawn_blocking(read).await??;
     let listener = listen(flags.port)?;
     let json = flags.json.as_deref().map(Output::open).transpose()?;
     let plot = flags.plot.as_deref().map(Output::open).transpose()?;
@@ -166,8 +189,9 @@ async fn measure(flags: &Flags) -> Result<(Course, Report), Box<dyn Error>> {
     let course = Course {
         listener,
         database: task::spawn_blocking(move || Database::create(products)).await??,
-        oracle: Arc::new(Oracle::new(keys.products())),
         keys: Arc::new(keys),
+        model: Arc::new(task::spawn_blocking(move || Model::train(products)).await?),
+        documents: Arc::new(documents),
         seed: flags.seed,
         measured: Duration::from_secs(flags.seconds),
     };
@@ -210,25 +234,53 @@ fn listen(port: u16) -> Result<TcpListener, String> {
 }
 
 async fn phases(course: &Course, broken: bool) -> Result<Vec<report::Phase>, Box<dyn Error>> {
-    let phases = [
-        ("bare", Stage::Bare),
-        ("+ pool", Stage::Pooled),
-        if broken { ("+ cache, misused", Stage::Broken) } else { ("+ cache", Stage::Cached) },
-        ("supplier failing", Stage::Supplied),
-        ("supplier failing, + breaker and fallback", Stage::Guarded),
-    ];
-    let progress = Progress::new((WARM_UP + course.measured) * phases.len() as u32);
+    let plans = plans(broken, course.documents.len() > 0);
+    let progress = Progress::new((WARM_UP + course.measured) * plans.len() as u32);
     let mut results = Vec::new();
-    for (number, (name, stage)) in phases.into_iter().enumerate() {
-        progress.begin(format!("phase {} of {}: {name}", number + 1, phases.len()));
-        results.push(course.run(name, stage, &progress).await?);
+    for (number, plan) in plans.iter().enumerate() {
+        progress.begin(format!("phase {} of {}: {}", number + 1, plans.len(), plan.name));
+        results.push(course.run(plan, &progress).await?);
     }
     Ok(results)
 }
 
+/// The shop grows up. What is new is measured before and after, under a load of its own, and then on the usual crates.
+fn plans(broken: bool, documents: bool) -> [Plan; 13] {
+    use Stack::{Ours, Usual};
+    let plan = |name, load, stack| Plan { name, load, stack, supplier_fails: false };
+    let pages = |name, stack| plan(name, Load::Pages, stack);
+    let failing = |name, stack| Plan { supplier_fails: true, ..pages(name, stack) };
+    let advice = |name, stack| plan(name, Load::Recommendations, stack);
+    let [list, list_compressed, list_usual] = if documents {
+        ["documents", "documents, + compression", "documents, the usual stack"]
+    } else {
+        ["catalogue", "catalogue, + compression", "catalogue, the usual stack"]
+    };
+    let lists = |name, stack| plan(name, if documents { Load::Documents } else { Load::Catalogue }, stack);
+    [
+        pages("bare", Ours(Stage::Bare)),
+        pages("+ pool", Ours(Stage::Pooled)),
+        if broken {
+            pages("+ cache, misused", Ours(Stage::Broken))
+        } else {
+            pages("+ cache", Ours(Stage::Cached))
+        },
+        failing("supplier failing", Ours(Stage::Supplied)),
+        failing("supplier failing, + breaker and fallback", Ours(Stage::Guarded)),
+        failing("supplier failing, the usual stack", Usual(Derived::Expires)),
+        failing("supplier failing, the usual stack, searching", Usual(Derived::Searched)),
+        advice("recommendations", Ours(Stage::Guarded)),
+        advice("recommendations, + batch", Ours(Stage::Batched)),
+        advice("recommendations, the usual stack", Usual(Derived::Expires)),
+        lists(list, Ours(Stage::Batched)),
+        lists(list_compressed, Ours(Stage::Compressed)),
+        lists(list_usual, Usual(Derived::Expires)),
+    ]
+}
+
 /// Returns only if the server fails.
 async fn serve(course: &Course) -> Result<(), Box<dyn Error>> {
-    let shop = Shop::open(Stage::Guarded, course.database.manager(), Arc::new(Supplier::new(course.seed)))?;
+    let shop = Shop::open(Stage::Compressed, &course.world())?;
     let service = Service::start(&course.listener, shop.routes())?;
     let url = format!("http://{}", service.address);
     writeln!(
@@ -243,6 +295,8 @@ The shop is open at {url}, until Ctrl-C. Try:
   curl -s {url}/products/7                  # in category 8: the new name, at once
   curl -s -X PUT {url}/supplier -H 'content-type: application/json' -d '{{\"failing\": true}}'
   curl -s {url}/products/7                  # a few times: the breaker opens, the last known quote stands in
+  curl -s '{url}/recommendations?seen=7,107'
+  curl -s --compressed -v {url}/catalogue/8 | head -c 300   # its Content-Encoding, and what is inside
   curl -s {url}/metrics"
     )?;
     service.served().await

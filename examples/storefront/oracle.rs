@@ -2,18 +2,24 @@
 //!
 //! Every row carries a version that each write increments. Once a write of version *n* has been answered, *n* is the
 //! floor of that row: a page that is asked for from then on must not be built from an older version of it. So a reader
-//! notes the floors before it sends its request, and compares when the answer is there.
+//! notes the moment before it sends its request, and has the answer judged by the floors of that moment.
 //!
 //! What the oracle does not blame: an answer that was asked for before the write was answered, in either version.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{AcqRel, Acquire},
+use std::{
+    collections::HashMap,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
 };
 
 use serde::Deserialize;
 
-use crate::catalog::{self, CATEGORIES, PRICE_LISTS};
+use crate::catalog;
 
 /// The versions of the rows that one page is built from.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -25,7 +31,7 @@ pub struct Versions {
 }
 
 /// A row that a client wrote.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Row {
     Category(u64),
     PriceList(u64),
@@ -33,70 +39,51 @@ pub enum Row {
     Stock(u64),
 }
 
+/// How many writes had been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+#[derive(Default)]
 pub struct Oracle {
-    categories: Floors,
-    price_lists: Floors,
-    products: Floors,
-    stock: Floors,
+    answered: AtomicU64,
+    /// The floor of each row from each moment on. Grows by one entry per write, for the length of a phase.
+    floors: RwLock<HashMap<Row, Vec<(Moment, u64)>>>,
 }
 
 impl Oracle {
-    pub fn new(products: u64) -> Self {
-        Self {
-            categories: Floors::new(CATEGORIES),
-            price_lists: Floors::new(PRICE_LISTS),
-            products: Floors::new(products),
-            stock: Floors::new(products),
-        }
-    }
-
     /// The write of `row` has been answered, with the version it made.
     pub fn answered(&self, row: Row, version: u64) {
-        match row {
-            Row::Category(id) => self.categories.raise(id, version),
-            Row::PriceList(id) => self.price_lists.raise(id, version),
-            Row::Product(id) => self.products.raise(id, version),
-            Row::Stock(id) => self.stock.raise(id, version),
-        }
+        // Nothing panics under the lock, and each step of the change is a valid state.
+        let mut floors = self.floors.write().unwrap_or_else(PoisonError::into_inner);
+        // Acquire, though the lock orders the writers: a plain load would do as well.
+        let moment = Moment(self.answered.load(Acquire) + 1);
+        let floors = floors.entry(row).or_default();
+        // Two writers of one row may be answered in another order than they committed.
+        let floor = floors.last().map_or(version, |&(_, floor)| version.max(floor));
+        floors.push((moment, floor));
+        // Release pairs with the acquire in `now`: who sees this moment finds its floor.
+        self.answered.store(moment.0, Release);
     }
 
-    /// What a page of `product` that is asked for now must show at least.
-    pub fn floors(&self, product: u64) -> Versions {
-        Versions {
-            product: self.products.of(product),
-            stock: self.stock.of(product),
-            category: self.categories.of(catalog::category_of(product)),
-            price_list: self.price_lists.of(catalog::price_list_of(product)),
-        }
-    }
-}
-
-impl Versions {
-    /// Is a page of these versions older than the floors that were noted before it was asked for?
-    pub fn is_stale(&self, floors: &Self) -> bool {
-        self.product < floors.product
-            || self.stock < floors.stock
-            || self.category < floors.category
-            || self.price_list < floors.price_list
-    }
-}
-
-/// One floor per row, for ids from 1.
-struct Floors(Vec<AtomicU64>);
-
-impl Floors {
-    fn new(rows: u64) -> Self {
-        Self((0..=rows).map(|_| AtomicU64::new(0)).collect())
+    /// To be noted before a request is sent.
+    pub fn now(&self) -> Moment {
+        Moment(self.answered.load(Acquire))
     }
 
-    /// A maximum: two writers of one row may be answered in another order than they committed.
-    fn raise(&self, id: u64, version: u64) {
-        self.0[id as usize].fetch_max(version, AcqRel);
-    }
-
-    /// Acquire pairs with the writer's release: the write was answered before this load, in every thread's eyes.
-    fn of(&self, id: u64) -> u64 {
-        self.0[id as usize].load(Acquire)
+    /// Is one of these pages, each with its product, older than a write that had been answered when they were asked for?
+    pub fn is_stale(&self, asked: Moment, pages: impl IntoIterator<Item = (u64, Versions)>) -> bool {
+        let floors = self.floors.read().unwrap_or_else(PoisonError::into_inner);
+        let floor = |row| {
+            let floors = floors.get(&row).map_or(&[][..], Vec::as_slice);
+            let later = floors.partition_point(|&(moment, _)| moment <= asked);
+            floors[..later].last().map_or(0, |&(_, floor)| floor)
+        };
+        pages.into_iter().any(|(product, versions)| {
+            versions.product < floor(Row::Product(product))
+                || versions.stock < floor(Row::Stock(product))
+                || versions.category < floor(Row::Category(catalog::category_of(product)))
+                || versions.price_list < floor(Row::PriceList(catalog::price_list_of(product)))
+        })
     }
 }
 
@@ -105,9 +92,11 @@ mod tests {
     use super::*;
 
     const PRODUCT: u64 = 42;
+    const OLD: Versions = Versions { product: 1, stock: 1, category: 1, price_list: 1 };
+    const NEW: Versions = Versions { product: 2, stock: 2, category: 2, price_list: 2 };
 
-    fn page(oracle: &Oracle) -> Versions {
-        oracle.floors(PRODUCT)
+    fn is_stale(oracle: &Oracle, asked: Moment, versions: Versions) -> bool {
+        oracle.is_stale(asked, [(PRODUCT, versions)])
     }
 
     #[test]
@@ -119,39 +108,47 @@ mod tests {
             Row::Stock(PRODUCT),
         ];
         for row in rows {
-            let oracle = Oracle::new(100);
-            let old = page(&oracle);
-            oracle.answered(row, 1);
-            let floors = oracle.floors(PRODUCT);
-            assert!(old.is_stale(&floors), "{row:?}");
-            assert!(!page(&oracle).is_stale(&floors), "{row:?}");
+            let oracle = Oracle::default();
+            oracle.answered(row, 2);
+            let asked = oracle.now();
+            assert!(is_stale(&oracle, asked, OLD), "{row:?}");
+            assert!(!is_stale(&oracle, asked, NEW), "{row:?}");
         }
     }
 
     #[test]
     fn a_page_asked_for_before_the_write_was_answered_may_show_either_version() {
-        let oracle = Oracle::new(100);
-        let floors = oracle.floors(PRODUCT);
-        let old = page(&oracle);
+        let oracle = Oracle::default();
         oracle.answered(Row::Product(PRODUCT), 1);
-        assert!(!old.is_stale(&floors));
-        assert!(!page(&oracle).is_stale(&floors));
+        let asked = oracle.now();
+        oracle.answered(Row::Product(PRODUCT), 2);
+        assert!(!is_stale(&oracle, asked, OLD));
+        assert!(!is_stale(&oracle, asked, NEW));
+        assert!(is_stale(&oracle, oracle.now(), OLD));
     }
 
     #[test]
     fn writes_of_other_rows_prove_nothing() {
-        let oracle = Oracle::new(100);
-        let old = page(&oracle);
+        let oracle = Oracle::default();
         oracle.answered(Row::Product(PRODUCT + 1), 9);
         oracle.answered(Row::Category(catalog::category_of(PRODUCT + 1)), 9);
-        assert!(!old.is_stale(&oracle.floors(PRODUCT)));
+        assert!(!is_stale(&oracle, oracle.now(), OLD));
     }
 
     #[test]
     fn writes_answered_out_of_order_never_lower_a_floor() {
-        let oracle = Oracle::new(100);
+        let oracle = Oracle::default();
         oracle.answered(Row::Stock(PRODUCT), 3);
         oracle.answered(Row::Stock(PRODUCT), 2);
-        assert_eq!(oracle.floors(PRODUCT).stock, 3);
+        assert!(is_stale(&oracle, oracle.now(), NEW));
+    }
+
+    #[test]
+    fn a_list_is_as_old_as_the_oldest_page_in_it() {
+        let oracle = Oracle::default();
+        oracle.answered(Row::Product(PRODUCT), 2);
+        let asked = oracle.now();
+        assert!(oracle.is_stale(asked, [(PRODUCT + 1, OLD), (PRODUCT, OLD)]));
+        assert!(!oracle.is_stale(asked, [(PRODUCT + 1, OLD), (PRODUCT, NEW)]));
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::question::Load;
+
 /// One run, as `--json` writes it.
 #[derive(Serialize)]
 pub struct Report {
@@ -20,12 +22,18 @@ pub struct Report {
 #[derive(Clone, Serialize)]
 pub struct Phase {
     pub name: String,
-    /// Answers to requests for pages while measuring, errors included.
+    /// What the readers asked for: what is asked for in one phase is compared with the same in others.
+    pub load: Load,
+    /// The usual stack, which is measured like ours and promises less.
+    pub usual: bool,
+    /// Answers to readers while measuring, errors included.
     pub requests: u64,
     pub requests_per_second: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub queries_per_request: f64,
+    /// Of the whole process, clients included.
+    pub cpu_us_per_request: f64,
     pub bytes_sent: u64,
     pub writes_per_second: f64,
     pub errors: u64,
@@ -33,26 +41,45 @@ pub struct Phase {
     /// Pages with the supplier's last known quote, and with none.
     pub last_known_quotes: u64,
     pub unknown_quotes: u64,
-    /// Pages that the oracle judged, warm-up included, and those that it found stale.
+    /// Answers that were judged, warm-up included; those that are stale; and those that are not what was asked for.
     pub judged: u64,
     pub stale_answers: u64,
+    pub wrong_answers: u64,
+}
+
+impl Phase {
+    fn kilobytes_per_request(&self) -> f64 {
+        self.bytes_sent as f64 / 1e3 / self.requests.max(1) as f64
+    }
 }
 
 impl Report {
+    /// Without those of the usual stack.
     pub fn stale_answers(&self) -> u64 {
-        self.phases.iter().map(|phase| phase.stale_answers).sum()
+        self.ours().map(|phase| phase.stale_answers).sum()
+    }
+
+    fn ours(&self) -> impl Iterator<Item = &Phase> {
+        self.phases.iter().filter(|phase| !phase.usual)
     }
 
     /// The sentence that the exit code hangs on.
     pub fn verdict(&self) -> Result<String, String> {
         if let Some(phase) = self.phases.iter().find(|phase| phase.judged == 0) {
-            return Err(format!("Nothing is shown: no page was judged in the phase {:?}.", phase.name));
+            return Err(format!("Nothing is shown: no answer was judged in the phase {:?}.", phase.name));
         }
-        let judged = grouped(self.phases.iter().map(|phase| phase.judged).sum());
+        if let Some(phase) = self.phases.iter().find(|phase| phase.wrong_answers > 0) {
+            let wrong = grouped(phase.wrong_answers);
+            return Err(format!(
+                "WRONG: {wrong} answers in the phase {:?} were not what was asked for.",
+                phase.name
+            ));
+        }
+        let judged = grouped(self.ours().map(|phase| phase.judged).sum());
         match self.stale_answers() {
-            0 => Ok(format!("Of {judged} pages none was stale.")),
+            0 => Ok(format!("Of our {judged} answers none was stale.")),
             stale => Err(format!(
-                "STALE: {} of {judged} pages were older than a write that had been answered before they were asked for.",
+                "STALE: {} of our {judged} answers were older than a write that had been answered before they were asked for.",
                 grouped(stale)
             )),
         }
@@ -61,17 +88,26 @@ impl Report {
     /// What the table leaves out, and the verdict.
     pub fn notes(&self) -> String {
         let mut notes = format!(
-            "{} clients, {} of them writing; keys: {}; {} s per phase. Requests are those for pages,\n\
-             errors included, and so are latencies (as clients see them, rounded up by at most 1/16) and queries. Clients\n\
-             and service share the machine. Writers wait for their answers, so slow phases bear fewer writes.\n",
+            "{} clients, {} of them writing; keys: {}; {} s per phase. Requests are those of\n\
+             readers, errors included, and so are latencies (as clients see them, rounded up by at most 1/16), queries,\n\
+             processor time and bytes. Clients and service share the machine, and the processor time. Writers wait for their\n\
+             answers, so slow phases bear fewer writes.\n",
             self.clients, self.clients_writing, self.keys, self.seconds_per_phase
         );
+        if let Some(slow) = self.phases.iter().find_map(|phase| phase.load.bytes_per_second()) {
+            let _ = writeln!(
+                notes,
+                "Readers of large documents sit behind lines of {:.0} Mbit/s each.",
+                slow * 8.0 / 1e6
+            );
+        }
         for phase in &self.phases {
+            let share = |count| 100.0 * count as f64 / phase.requests as f64;
             if let Some(error) = &phase.first_error {
-                let _ = writeln!(notes, "{}: {} errors, such as {error}", phase.name, grouped(phase.errors));
+                let count = grouped(phase.errors + phase.wrong_answers);
+                let _ = writeln!(notes, "{}: {count} errors, such as {error}", phase.name);
             }
             if phase.last_known_quotes + phase.unknown_quotes > 0 {
-                let share = |count| 100.0 * count as f64 / phase.requests as f64;
                 let _ = writeln!(
                     notes,
                     "{}: {:.1} % of the pages showed the supplier's last known quote, marked as such, {:.1} % none",
@@ -94,45 +130,50 @@ impl Report {
             "p50 ms",
             "p99 ms",
             "queries/request",
-            "MB sent",
+            "CPU us/request",
+            "KB/request",
             "errors",
             "stale answers",
         ];
         let mut rows = vec![heads.map(String::from)];
-        rows.extend(self.phases.iter().map(|phase| {
-            [
+        for (number, phase) in self.phases.iter().enumerate() {
+            if self.begins_group(number) {
+                rows.push(heads.map(|_| String::new()));
+            }
+            rows.push([
                 phase.name.clone(),
                 grouped(phase.requests_per_second.round() as u64),
                 grouped(phase.writes_per_second.round() as u64),
                 format!("{:.1}", phase.p50_ms),
                 format!("{:.1}", phase.p99_ms),
                 format!("{:.2}", phase.queries_per_request),
-                format!("{:.1}", phase.bytes_sent as f64 / 1e6),
+                grouped(phase.cpu_us_per_request.round() as u64),
+                format!("{:.1}", phase.kilobytes_per_request()),
                 grouped(phase.errors),
                 grouped(phase.stale_answers),
-            ]
-        }));
+            ]);
+        }
         aligned(&rows)
     }
 
-    /// The three figures that tell the phases apart, as bars.
+    /// The four figures that tell the phases apart, as bars.
     pub fn svg(&self) -> String {
-        let panels: [(&str, Figure); 3] = [
+        let panels: [(&str, Figure); 4] = [
             ("Requests per second (longer is better)", |phase| phase.requests_per_second),
             ("p99: 99 of 100 answers come within so many milliseconds (shorter is better)", |phase| {
                 phase.p99_ms
             }),
             ("Database queries per request (shorter is better)", |phase| phase.queries_per_request),
+            ("Kilobytes per request (shorter is better)", Phase::kilobytes_per_request),
         ];
-        let bars = self.phases.len() as u32;
-        let panel_height = PANEL_HEAD + bars * BAR_STEP + PANEL_GAP;
+        let panel_height = PANEL_HEAD + self.offset(self.phases.len()) + PANEL_GAP;
         let height = TOP + panels.len() as u32 * panel_height;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
              viewBox=\"0 0 {WIDTH} {height}\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"13\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
              <text x=\"{MARGIN}\" y=\"30\" font-size=\"18\" font-weight=\"bold\" fill=\"#1c2b33\">storefront</text>\n\
-             <text x=\"{MARGIN}\" y=\"50\" fill=\"#5b6b73\">{} clients, {} of them writing; {}; {} stale answers</text>\n",
+             <text x=\"{MARGIN}\" y=\"50\" fill=\"#5b6b73\">{} clients, {} of them writing; {}; {} of our answers were stale</text>\n",
             self.clients,
             self.clients_writing,
             escaped(&self.keys),
@@ -146,6 +187,16 @@ impl Report {
         svg
     }
 
+    /// How far below the first bar the one of this phase is, with a gap wherever something else is asked for.
+    fn offset(&self, number: usize) -> u32 {
+        let gaps = (1..=number).filter(|&number| self.begins_group(number)).count();
+        number as u32 * BAR_STEP + gaps as u32 * GROUP_GAP
+    }
+
+    fn begins_group(&self, number: usize) -> bool {
+        number > 0 && self.phases.get(number).is_some_and(|phase| phase.load != self.phases[number - 1].load)
+    }
+
     fn panel(&self, svg: &mut String, top: u32, title: &str, figure: Figure) {
         let _ = writeln!(
             svg,
@@ -155,7 +206,7 @@ impl Report {
         let longest = self.phases.iter().map(figure).fold(f64::MIN_POSITIVE, f64::max);
         for (number, phase) in self.phases.iter().enumerate() {
             let value = figure(phase);
-            let y = top + PANEL_HEAD + number as u32 * BAR_STEP;
+            let y = top + PANEL_HEAD + self.offset(number);
             let length = (value / longest * f64::from(BAR_ROOM)).max(1.0);
             let _ = writeln!(
                 svg,
@@ -165,7 +216,7 @@ impl Report {
                 BAR_LEFT - 8,
                 y + 14,
                 escaped(&phase.name),
-                COLOURS[number % COLOURS.len()],
+                if phase.usual { USUAL } else { colour(phase.load) },
                 f64::from(BAR_LEFT) + length + 6.0,
                 y + 14,
                 short(value),
@@ -181,11 +232,11 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let mut table = String::new();
     for (number, row) in rows.iter().enumerate() {
-        let _ = write!(table, "{:<1$}", row[0], width(0));
+        let mut line = format!("{:<1$}", row[0], width(0));
         for (column, cell) in row.iter().enumerate().skip(1) {
-            let _ = write!(table, "  {cell:>0$}", width(column));
+            let _ = write!(line, "  {cell:>0$}", width(column));
         }
-        table.push('\n');
+        let _ = writeln!(table, "{}", line.trim_end());
         if number == 0 {
             let total = (0..N).map(width).sum::<usize>() + 2 * (N - 1);
             let _ = writeln!(table, "{}", "-".repeat(total));
@@ -211,21 +262,30 @@ fn short(value: f64) -> String {
     if value >= 100.0 { grouped(value.round() as u64) } else { format!("{value:.2}") }
 }
 
+fn colour(load: Load) -> &'static str {
+    match load {
+        Load::Catalogue | Load::Documents => "#2a9d78",
+        Load::Pages => "#4f8fba",
+        Load::Recommendations => "#d9824b",
+    }
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-const WIDTH: u32 = 860;
+const WIDTH: u32 = 920;
 const MARGIN: u32 = 24;
 const TOP: u32 = 74;
 const PANEL_HEAD: u32 = 26;
 const PANEL_GAP: u32 = 24;
 const BAR_STEP: u32 = 25;
 const BAR_HEIGHT: u32 = 19;
-const BAR_LEFT: u32 = 250;
+const GROUP_GAP: u32 = 10;
+const BAR_LEFT: u32 = 320;
 /// Leaves room for the figure behind the longest bar.
 const BAR_ROOM: u32 = WIDTH - BAR_LEFT - 90;
-const COLOURS: [&str; 5] = ["#9aa7ad", "#4f8fba", "#2a9d78", "#d9824b", "#7a5ea8"];
+const USUAL: &str = "#9aa7ad";
 
 #[cfg(test)]
 mod tests {
@@ -246,11 +306,14 @@ mod tests {
     fn phase(name: &str, requests_per_second: f64, stale_answers: u64) -> Phase {
         Phase {
             name: name.into(),
+            load: Load::Pages,
+            usual: false,
             requests: 8 * requests_per_second as u64,
             requests_per_second,
             p50_ms: 1.234,
             p99_ms: 45.6,
             queries_per_request: 3.0,
+            cpu_us_per_request: 1_234.5,
             bytes_sent: 12_345_678,
             writes_per_second: 10.0,
             errors: 1234,
@@ -259,20 +322,24 @@ mod tests {
             unknown_quotes: 0,
             judged: 1,
             stale_answers,
+            wrong_answers: 0,
         }
     }
 
     #[test]
     fn the_table_lines_up() {
-        let report = report(&[phase("bare", 987.6, 0), phase("+ pool", 12_345.0, 2)]);
+        let mut list = phase("catalogue", 100.0, 0);
+        list.load = Load::Catalogue;
+        let report = report(&[phase("bare", 987.6, 0), phase("+ pool", 12_345.0, 2), list]);
         let expected = "\
-phase   requests/s  writes/s  p50 ms  p99 ms  queries/request  MB sent  errors  stale answers
----------------------------------------------------------------------------------------------
-bare           988        10     1.2    45.6             3.00     12.3   1,234              0
-+ pool      12,345        10     1.2    45.6             3.00     12.3   1,234              2
+phase      requests/s  writes/s  p50 ms  p99 ms  queries/request  CPU us/request  KB/request  errors  stale answers
+-------------------------------------------------------------------------------------------------------------------
+bare              988        10     1.2    45.6             3.00           1,235         1.6   1,234              0
++ pool         12,345        10     1.2    45.6             3.00           1,235         0.1   1,234              2
+
+catalogue         100        10     1.2    45.6             3.00           1,235        15.4   1,234              0
 ";
         assert_eq!(report.table(), expected);
-        assert_eq!(report.stale_answers(), 2);
     }
 
     #[test]
@@ -282,18 +349,27 @@ bare           988        10     1.2    45.6             3.00     12.3   1,234  
     }
 
     #[test]
-    fn the_verdict_wants_judged_pages_and_none_of_them_stale() {
+    fn the_verdict_wants_judged_answers_and_none_of_them_stale() {
         let mut silent = phase("+ cache", 0.0, 0);
         silent.judged = 0;
         assert!(report(&[phase("bare", 1.0, 0)]).verdict().is_ok());
         assert!(report(&[phase("bare", 1.0, 0), silent]).verdict().unwrap_err().contains("\"+ cache\""));
-        assert!(report(&[phase("bare", 1.0, 1)]).verdict().unwrap_err().starts_with("STALE: 1 of 1 "));
+        assert!(report(&[phase("bare", 1.0, 1)]).verdict().unwrap_err().starts_with("STALE: 1 of our 1 "));
+    }
+
+    #[test]
+    fn the_usual_stack_may_be_stale_but_not_wrong() {
+        let mut usual = phase("usual", 1.0, 7);
+        usual.usual = true;
+        assert!(report(&[phase("bare", 1.0, 0), usual.clone()]).verdict().is_ok());
+        usual.wrong_answers = 1;
+        assert!(report(&[phase("bare", 1.0, 0), usual]).verdict().unwrap_err().starts_with("WRONG: 1 "));
     }
 
     #[test]
     fn the_plot_has_a_bar_per_phase_and_figure_and_escapes_its_texts() {
         let svg = report(&[phase("bare", 1.0, 0), phase("<&>", 0.0, 0)]).svg();
-        assert_eq!(svg.matches("<rect").count(), 1 + 3 * 2);
+        assert_eq!(svg.matches("<rect").count(), 1 + 4 * 2);
         assert!(svg.contains("a &lt;trace&gt; &amp; more") && svg.contains("&lt;&amp;&gt;"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
     }

@@ -1,32 +1,37 @@
-//! The shop's API: product pages that are read; prices, stock, categories and price lists that are written.
+//! The shop's API: product pages, recommendations and category lists that are read; prices, stock, categories and price
+//! lists that are written.
 //!
 //! `GET /products/{id}` is answered by one of five handlers, the shop at five stages of growing up. A service of your own
-//! would have the last one only. Everything else is the same at every stage.
+//! would have the last one only. What comes later, batches and compression, is switched on.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, put},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use swiftwater_breaker::Breaker;
-use swiftwater_cache::{Cache, Dep, Hit, LoadCx, LoadError, Region, dep};
+use swiftwater_cache::{Cache, Dep, Hit, LoadCx, Region, dep};
 use swiftwater_core::Registry;
-use swiftwater_pool::{GetError, bb8::Pool};
-use tokio::task::{self, JoinError};
+use swiftwater_pool::bb8::Pool;
+use tokio::task;
 
 use crate::{
-    broken,
-    db::{Category, Connection, Manager, PriceList, Product, Stock},
-    supplier::{Quote, Supplier, SupplierTimeout},
+    advice::{self, Advice},
+    broken, catalog,
+    db::{Category, Connection, Manager, PriceList},
+    error::ShopError,
+    list::{self, Lists},
+    page::{Delivery, NewCategory, NewPrice, NewPriceList, NewStock, Offer, Page, Written},
+    supplier::{Quote, Supplier},
+    world::World,
 };
 
-/// How far the shop has grown up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far the shop has grown up. Each stage has what the ones before it have, save the misuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// A connection per request.
     Bare,
@@ -40,12 +45,10 @@ pub enum Stage {
     Supplied,
     /// The supplier behind a breaker, its last known quote as a fallback.
     Guarded,
-}
-
-impl Stage {
-    pub fn has_supplier(self) -> bool {
-        matches!(self, Self::Supplied | Self::Guarded)
-    }
+    /// Recommendations for many visitors at once.
+    Batched,
+    /// Lists compressed.
+    Compressed,
 }
 
 pub struct Shop {
@@ -59,17 +62,15 @@ pub struct Shop {
     quotes: Region<u64, Quote>,
     supplier: Arc<Supplier>,
     breaker: Breaker,
+    pub advice: Advice,
+    pub lists: Lists,
     registry: Registry,
 }
 
 impl Shop {
-    pub fn open(
-        stage: Stage,
-        database: Manager,
-        supplier: Arc<Supplier>,
-    ) -> Result<Arc<Self>, Box<dyn Error>> {
+    pub fn open(stage: Stage, world: &World) -> Result<Arc<Self>, Box<dyn Error>> {
         // Switched off, the pool opens a connection for each write and closes it afterwards; bare reads do without it.
-        let pool = Pool::builder().max_size(8).enabled(stage != Stage::Bare).build(database.clone())?;
+        let pool = Pool::builder().max_size(8).enabled(stage != Stage::Bare).build(world.database.clone())?;
 
         let cache = Cache::builder().build()?;
         let pages = cache.region("pages").error().memory(50_000).build()?;
@@ -78,23 +79,29 @@ impl Shop {
         let quotes = cache.region("quotes").memory(50_000).ttl(QUOTES_KEPT).build()?;
 
         let breaker = Breaker::builder().build()?;
+        let advice = advice::advice(world.model.clone(), stage >= Stage::Batched)?;
+        let lists = Lists::new(&cache, world.documents.clone(), stage >= Stage::Compressed)?;
 
         let registry = Registry::new();
         registry.add("pool", "sqlite", &pool)?;
         registry.add("cache", "shop", &cache)?;
         registry.add("breaker", "supplier", &breaker)?;
+        registry.add("batch", "advice", &advice)?;
+        registry.add("compress", "lists", &lists.compressor)?;
 
         Ok(Arc::new(Self {
             stage,
-            database,
+            database: world.database.clone(),
             pool,
             cache,
             pages,
             categories,
             price_lists,
             quotes,
-            supplier,
+            supplier: world.supplier.clone(),
             breaker,
+            advice,
+            lists,
             registry,
         }))
     }
@@ -106,10 +113,13 @@ impl Shop {
             Stage::Cached => get(page_cached),
             Stage::Broken => get(broken::page),
             Stage::Supplied => get(page_supplied),
-            Stage::Guarded => get(page_guarded),
+            Stage::Guarded | Stage::Batched | Stage::Compressed => get(page_guarded),
         };
         Router::new()
             .route("/products/{id}", page)
+            .route("/recommendations", get(advice::recommendations))
+            .route("/catalogue/{category}", get(list::category))
+            .route("/documents/{number}", get(list::document))
             .route("/products/{id}/price", put(set_price))
             .route("/products/{id}/stock", put(set_stock))
             .route("/categories/{id}", put(set_category))
@@ -123,13 +133,13 @@ impl Shop {
 /// Stage 1: a connection per request.
 async fn page_bare(State(shop): State<Arc<Shop>>, Path(id): Path<u64>) -> Result<Response, ShopError> {
     let database = shop.database.clone();
-    let page = blocking(move || read_page(&database.open()?, id)).await?;
+    let page = blocking(move || Page::read(&database.open()?, id)).await?;
     Ok(Json(page.ok_or(ShopError::NotFound)?).into_response())
 }
 
 /// Stage 2: a connection from the pool, with its prepared statements.
 async fn page_pooled(State(shop): State<Arc<Shop>>, Path(id): Path<u64>) -> Result<Response, ShopError> {
-    let page = shop.query(move |db| read_page(db, id)).await?;
+    let page = shop.query(move |db| Page::read(db, id)).await?;
     Ok(Json(page.ok_or(ShopError::NotFound)?).into_response())
 }
 
@@ -164,7 +174,7 @@ async fn page_guarded(State(shop): State<Arc<Shop>>, Path(id): Path<u64>) -> Res
 
 impl Shop {
     /// A page, from the cache or loaded into it: once, however many ask for it meanwhile.
-    async fn page(self: &Arc<Self>, id: u64) -> Result<Hit<Page>, ShopError> {
+    pub async fn page(self: &Arc<Self>, id: u64) -> Result<Hit<Page>, ShopError> {
         let load = |cx: LoadCx<u64>| {
             let shop = self.clone();
             async move {
@@ -185,7 +195,23 @@ impl Shop {
         let (product, stock) = found.await?.ok_or(ShopError::NotFound)?;
         let category = self.category(product.category).await?;
         let price_list = self.price_list(product.price_list).await?;
-        Ok(Page::new(product, &category, &price_list, &stock))
+        Ok(Page::new(product, &stock, &category, &price_list))
+    }
+
+    /// A category's list, page by page. It inherits like a page; of the products it need not depend one by one, since who
+    /// changes one says that its list has changed as well.
+    pub async fn load_list(self: &Arc<Self>, category: u64) -> Result<Vec<Page>, ShopError> {
+        let listed = self.query(move |db| db.listed(category)).await?;
+        if listed.is_empty() {
+            return Err(ShopError::NotFound);
+        }
+        let category = self.category(category).await?;
+        let mut pages = Vec::with_capacity(listed.len());
+        for (product, stock) in listed {
+            let price_list = self.price_list(product.price_list).await?;
+            pages.push(Page::new(product, &stock, &category, &price_list));
+        }
+        Ok(pages)
     }
 
     async fn category(self: &Arc<Self>, id: u64) -> Result<Hit<Category>, ShopError> {
@@ -220,17 +246,19 @@ impl Shop {
         blocking(move || ask(&mut connection)).await
     }
 
-    /// Changes a row, which everything that depends on `changed` shows as soon as this is answered.
-    async fn write(
+    /// Changes a row, which everything that depends on one of `changed` shows as soon as this is answered.
+    async fn write<const N: usize>(
         self: Arc<Self>,
-        changed: Dep,
+        changed: [Dep; N],
         change: impl FnOnce(&mut Connection) -> rusqlite::Result<Option<u64>> + Send + 'static,
     ) -> Result<Json<Written>, ShopError> {
         // A task of its own: a client who hangs up shall not get between the commit and the invalidation.
         let write = task::spawn(async move {
             let version = self.query(change).await;
             // After the commit, before the answer. On an error too: it may be the news of the commit that was lost.
-            self.cache.invalidate(changed).await;
+            for changed in changed {
+                self.cache.invalidate(changed).await;
+            }
             version
         });
         let version = write.await??.ok_or(ShopError::NotFound)?;
@@ -238,60 +266,42 @@ impl Shop {
     }
 }
 
-#[derive(Deserialize)]
-struct NewPrice {
-    cents: u32,
+/// A dependency need not be a row: a list changes with each of its products.
+fn product_changed(id: u64) -> [Dep; 2] {
+    [dep!("product", id), dep!("list", catalog::category_of(id))]
 }
 
-async fn set_price(
+pub async fn set_price(
     State(shop): State<Arc<Shop>>,
     Path(id): Path<u64>,
     Json(new): Json<NewPrice>,
 ) -> Result<Json<Written>, ShopError> {
-    shop.write(dep!("product", id), move |db| db.set_price(id, new.cents)).await
+    shop.write(product_changed(id), move |db| db.set_price(id, new.cents)).await
 }
 
-#[derive(Deserialize)]
-struct NewStock {
-    units: u32,
-}
-
-/// A dependency need not be a row: the stock is part of the product, whatever the tables say.
-async fn set_stock(
+/// The stock is part of the product, whatever the tables say.
+pub async fn set_stock(
     State(shop): State<Arc<Shop>>,
     Path(id): Path<u64>,
     Json(new): Json<NewStock>,
 ) -> Result<Json<Written>, ShopError> {
-    shop.write(dep!("product", id), move |db| db.set_stock(id, new.units)).await
+    shop.write(product_changed(id), move |db| db.set_stock(id, new.units)).await
 }
 
-#[derive(Deserialize)]
-struct NewCategory {
-    name: String,
-}
-
-async fn set_category(
+pub async fn set_category(
     State(shop): State<Arc<Shop>>,
     Path(id): Path<u64>,
     Json(new): Json<NewCategory>,
 ) -> Result<Json<Written>, ShopError> {
-    shop.write(dep!("category", id), move |db| db.set_category(id, &new.name)).await
+    shop.write([dep!("category", id)], move |db| db.set_category(id, &new.name)).await
 }
 
-#[derive(Deserialize)]
-struct NewPriceList {
-    percent_off: u32,
-}
-
-async fn set_price_list(
+pub async fn set_price_list(
     State(shop): State<Arc<Shop>>,
     Path(id): Path<u64>,
     Json(new): Json<NewPriceList>,
 ) -> Result<Json<Written>, ShopError> {
-    if new.percent_off > 100 {
-        return Err(ShopError::Refused("percent_off is at most 100"));
-    }
-    shop.write(dep!("price list", id), move |db| db.set_price_list(id, new.percent_off)).await
+    shop.write([dep!("price list", id)], move |db| db.set_price_list(id, new.percent_off)).await
 }
 
 #[derive(Deserialize)]
@@ -308,180 +318,12 @@ async fn metrics(State(shop): State<Arc<Shop>>) -> String {
     shop.registry.prometheus()
 }
 
-/// What a customer sees of a product, and the versions of the rows that it was made of.
-#[derive(Clone, Serialize)]
-pub struct Page {
-    pub id: u64,
-    name: String,
-    description: String,
-    category: String,
-    price_list: String,
-    prices: Vec<Price>,
-    stock: u64,
-    pub versions: Versions,
-}
-
-#[derive(Clone, Serialize)]
-struct Price {
-    from_units: u64,
-    cents: u64,
-}
-
-#[derive(Clone, Copy, Serialize)]
-pub struct Versions {
-    product: u64,
-    stock: u64,
-    category: u64,
-    price_list: u64,
-}
-
-impl Page {
-    fn new(product: Product, category: &Category, price_list: &PriceList, stock: &Stock) -> Self {
-        let prices = price_list.tiers.iter().map(|tier| Price {
-            from_units: tier.units,
-            cents: product.cents * (100 - tier.percent_off) / 100,
-        });
-        Self {
-            id: product.id,
-            name: product.name,
-            description: product.description,
-            category: category.name.clone(),
-            price_list: price_list.name.clone(),
-            prices: prices.collect(),
-            stock: stock.units,
-            versions: Versions {
-                product: product.version,
-                stock: stock.version,
-                category: category.version,
-                price_list: price_list.version,
-            },
-        }
-    }
-}
-
-/// The page with all its queries on one connection.
-fn read_page(db: &Connection, id: u64) -> rusqlite::Result<Option<Page>> {
-    let Some(product) = db.product(id)? else {
-        return Ok(None);
-    };
-    let category = db.category(product.category)?;
-    let price_list = db.price_list(product.price_list)?;
-    let stock = db.stock(id)?;
-    Ok(Some(Page::new(product, &category, &price_list, &stock)))
-}
-
-/// A page with a delivery quote.
-#[derive(Serialize)]
-struct Offer<'a> {
-    #[serde(flatten)]
-    page: &'a Page,
-    delivery: Delivery,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-enum Delivery {
-    Fresh(Quote),
-    LastKnown(Quote),
-    Unknown,
-}
-
-#[derive(Serialize)]
-struct Written {
-    version: u64,
-}
-
 /// SQLite blocks, so it is asked where blocking hurts nobody.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, ShopError> {
     Ok(task::spawn_blocking(work).await??)
 }
 
-/// Why a request gets no page.
-#[derive(Debug)]
-pub enum ShopError {
-    Database(rusqlite::Error),
-    Load(LoadError<ShopError>),
-    NotFound,
-    Pool(GetError<rusqlite::Error>),
-    Refused(&'static str),
-    Stopped(JoinError),
-    Supplier(SupplierTimeout),
-}
-
-impl IntoResponse for ShopError {
-    fn into_response(self) -> Response {
-        let status = match self.root() {
-            Self::Database(_) | Self::Load(_) | Self::Stopped(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Pool(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Supplier(_) => StatusCode::GATEWAY_TIMEOUT,
-        };
-        (status, self.root().to_string()).into_response()
-    }
-}
-
-impl ShopError {
-    /// The error that a loader failed with, in place of the news that one did.
-    fn root(&self) -> &Self {
-        match self {
-            Self::Load(LoadError::Loader(error)) => error.root(),
-            _ => self,
-        }
-    }
-}
-
-impl fmt::Display for ShopError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Database(error) => write!(f, "the database: {error}"),
-            Self::Load(error) => error.fmt(f),
-            Self::NotFound => f.write_str("there is no such thing in this shop"),
-            Self::Pool(error) => error.fmt(f),
-            Self::Refused(why) => f.write_str(why),
-            Self::Stopped(error) => error.fmt(f),
-            Self::Supplier(error) => error.fmt(f),
-        }
-    }
-}
-
-impl Error for ShopError {}
-
-impl From<rusqlite::Error> for ShopError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error {
-            // An id beyond what the database can hold.
-            rusqlite::Error::ToSqlConversionFailure(_) => Self::NotFound,
-            error => Self::Database(error),
-        }
-    }
-}
-
-impl From<LoadError<Self>> for ShopError {
-    fn from(error: LoadError<Self>) -> Self {
-        Self::Load(error)
-    }
-}
-
-impl From<GetError<rusqlite::Error>> for ShopError {
-    fn from(error: GetError<rusqlite::Error>) -> Self {
-        Self::Pool(error)
-    }
-}
-
-impl From<JoinError> for ShopError {
-    fn from(error: JoinError) -> Self {
-        Self::Stopped(error)
-    }
-}
-
-impl From<SupplierTimeout> for ShopError {
-    fn from(error: SupplierTimeout) -> Self {
-        Self::Supplier(error)
-    }
-}
-
 /// A quote that is older than that is no help to anybody.
-const QUOTES_KEPT: Duration = Duration::from_secs(3600);
+pub const QUOTES_KEPT: Duration = Duration::from_secs(3600);

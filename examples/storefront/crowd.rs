@@ -1,8 +1,7 @@
-//! The clients: 64 of them, each with one keep-alive connection, asking for pages or changing rows, and watching what
+//! The clients: 64 of them, each with one keep-alive connection, asking for something or changing rows, and watching what
 //! they are told.
 
 use std::{
-    error::Error,
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -11,34 +10,27 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::Bytes,
-    http::{Request, StatusCode, header},
-};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use swiftwater_core::{Clock, Counter, Histogram};
+use swiftwater_compress::Decompressor;
+use swiftwater_core::{BuildError, Clock, Counter, Histogram};
 use tokio::{
-    net::TcpStream,
     task::{JoinError, JoinSet},
     time::{self, MissedTickBehavior},
 };
-use tokio_util::io::InspectReader;
 
 use crate::{
     catalog,
+    client::Client,
     keys::Keys,
-    oracle::{Oracle, Row, Versions},
+    oracle::Row,
+    question::{Delivery, Knowledge, Load, Visitor},
 };
 
 pub const CLIENTS: usize = 64;
 
 /// What each writer changes, and how often at most. A pace instead of as fast as it goes, so that fast phases bear about
 /// the same writes; where a write takes longer than its pace there are fewer, and the table says how many. Behind one
-/// category stand 100 products of 10,000, behind one price list an
-/// eighth of them all.
+/// category stand 100 products of 10,000, behind one price list an eighth of them all.
 const WRITERS: [(Kind, Duration); 4] = [
     (Kind::Price, Duration::from_millis(2)),
     (Kind::Stock, Duration::from_millis(2)),
@@ -46,12 +38,6 @@ const WRITERS: [(Kind, Duration); 4] = [
     (Kind::PriceList, Duration::from_millis(250)),
 ];
 pub const CLIENTS_WRITING: usize = WRITERS.len();
-
-/// An answer that takes longer is an error: nothing may hold up the end of a phase.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What a client waits before it connects again.
-const RECONNECT: Duration = Duration::from_millis(20);
 
 /// All clients of one phase. They warm the service up, until [`begin`](Self::begin).
 pub struct Crowd {
@@ -61,8 +47,9 @@ pub struct Crowd {
 
 struct Shared {
     address: SocketAddr,
+    decompressor: Decompressor,
     keys: Arc<Keys>,
-    oracle: Arc<Oracle>,
+    known: Knowledge,
     clock: Clock,
     part: AtomicU8,
     tally: Tally,
@@ -79,21 +66,29 @@ pub struct Tally {
     /// Pages with the supplier's last known quote, marked as such; and with none.
     pub last_known: Counter,
     pub unknown: Counter,
-    /// Bytes that the service sent, headers included. Like the two below it from the first request on.
+    /// Bytes that the service sent, headers included. Like the three below it from the first request on.
     pub received: Arc<Counter>,
-    /// Pages that the oracle judged, and those that it found stale.
+    /// Answers that were judged; those that are stale; and those that are not what was asked for.
     pub judged: Counter,
     pub stale: Counter,
+    pub wrong: Counter,
     first_error: OnceLock<String>,
 }
 
 impl Crowd {
-    pub fn start(address: SocketAddr, keys: Arc<Keys>, oracle: Arc<Oracle>, seed: u64) -> Self {
+    pub fn start(
+        address: SocketAddr,
+        load: Load,
+        keys: Arc<Keys>,
+        known: Knowledge,
+        seed: u64,
+    ) -> Result<Self, BuildError> {
         keys.rewind();
         let shared = Arc::new(Shared {
             address,
+            decompressor: Decompressor::builder().build()?,
             keys,
-            oracle,
+            known,
             clock: Clock::system(),
             part: AtomicU8::new(WARM_UP),
             tally: Tally::default(),
@@ -104,9 +99,9 @@ impl Crowd {
             clients.spawn(write(shared.clone(), kind, pace, random));
         }
         for _ in WRITERS.len()..CLIENTS {
-            clients.spawn(read(shared.clone()));
+            clients.spawn(read(shared.clone(), load));
         }
-        Self { shared, clients }
+        Ok(Self { shared, clients })
     }
 
     /// What is answered from now on counts.
@@ -129,7 +124,7 @@ impl Crowd {
 }
 
 impl Tally {
-    /// One of the errors, to tell what went wrong.
+    /// One of the errors or wrong answers, to tell what went wrong.
     pub fn first_error(&self) -> Option<&str> {
         self.first_error.get().map(String::as_str)
     }
@@ -141,41 +136,51 @@ impl Tally {
 }
 
 impl Shared {
+    fn client(&self, bytes_per_second: Option<f64>) -> Client {
+        Client::new(self.address, bytes_per_second, self.tally.received.clone(), self.decompressor.clone())
+    }
+
     // Relaxed, here and where it is written: a request more or less at the edges of a phase is all that hangs on it.
     fn is(&self, part: u8) -> bool {
         self.part.load(Relaxed) == part
     }
 }
 
-/// A reader: asks for a page, and the next when it is there.
-async fn read(shared: Arc<Shared>) {
-    let Shared { tally, clock, .. } = &*shared;
-    let mut client = Client::new(&shared);
+/// A reader: asks for something, and for the next when it is there.
+async fn read(shared: Arc<Shared>, load: Load) {
+    let Shared { tally, clock, known, .. } = &*shared;
+    let mut client = shared.client(load.bytes_per_second());
+    let mut visitor = Visitor::new(load);
     while !shared.is(OVER) {
-        let product = shared.keys.next();
+        let question = visitor.next(&shared.keys, &known.documents);
+        let path = question.path();
         // Before the request is sent: see the oracle.
-        let floors = shared.oracle.floors(product);
+        let asked = known.oracle.now();
         let sent = clock.now();
-        let answer = client.page(product).await;
+        let answer = client.get(&path).await;
         let latency = clock.now() - sent;
 
         let counts = shared.is(MEASURING);
         if counts {
             tally.latency.record_duration(latency);
         }
-        match answer {
-            Ok(page) => {
+        match answer.and_then(|answer| question.judge(&answer, asked, known)) {
+            Ok(judged) => {
                 tally.judged.add(1);
-                tally.stale.add(page.versions.is_stale(&floors).into());
+                tally.stale.add(judged.stale.into());
+                if judged.wrong {
+                    tally.wrong.add(1);
+                    tally.first_error.get_or_init(|| format!("GET {path}: not what was asked for"));
+                }
                 if counts {
-                    match page.delivery {
+                    match judged.delivery {
                         Some(Delivery::LastKnown) => tally.last_known.add(1),
                         Some(Delivery::Unknown) => tally.unknown.add(1),
                         Some(Delivery::Fresh) | None => {}
                     }
                 }
             }
-            Err(error) if counts => tally.error(|| format!("GET /products/{product}: {error}")),
+            Err(error) if counts => tally.error(|| format!("GET {path}: {error}")),
             Err(_) => {}
         }
     }
@@ -184,16 +189,17 @@ async fn read(shared: Arc<Shared>) {
 /// A writer: changes a row, and raises its floor when the change has been answered.
 async fn write(shared: Arc<Shared>, kind: Kind, pace: Duration, mut random: fastrand::Rng) {
     let tally = &shared.tally;
-    let mut client = Client::new(&shared);
+    let mut client = shared.client(None);
     let mut ticks = time::interval(pace);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shared.is(OVER) {
         ticks.tick().await;
         let (row, path, body) = kind.change(&shared.keys, &mut random);
-        let answer = client.change(&path, body).await;
+        let answer = client.put(&path, body).await;
+        let answer = answer.and_then(|answer| Ok(serde_json::from_slice::<Written>(&answer)?));
 
         if let Ok(written) = &answer {
-            shared.oracle.answered(row, written.version);
+            shared.known.oracle.answered(row, written.version);
         }
         if shared.is(MEASURING) {
             match answer {
@@ -237,95 +243,9 @@ impl Kind {
     }
 }
 
-/// The part of a page that matters here.
-#[derive(Deserialize)]
-struct Page {
-    id: u64,
-    versions: Versions,
-    delivery: Option<Delivery>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-enum Delivery {
-    Fresh,
-    LastKnown,
-    Unknown,
-}
-
 #[derive(Deserialize)]
 struct Written {
     version: u64,
-}
-
-/// One connection to the service, made again when it is lost.
-struct Client {
-    address: SocketAddr,
-    received: Arc<Counter>,
-    connection: Option<SendRequest<Full<Bytes>>>,
-}
-
-impl Client {
-    fn new(shared: &Shared) -> Self {
-        Self { address: shared.address, received: shared.tally.received.clone(), connection: None }
-    }
-
-    async fn page(&mut self, product: u64) -> Result<Page, Box<dyn Error + Send + Sync>> {
-        let request = Request::get(format!("/products/{product}")).body(Full::default())?;
-        let page: Page = serde_json::from_slice(&self.call(request).await?)?;
-        if page.id != product {
-            return Err(format!("the page of product {} came", page.id).into());
-        }
-        Ok(page)
-    }
-
-    async fn change(&mut self, path: &str, body: String) -> Result<Written, Box<dyn Error + Send + Sync>> {
-        let request =
-            Request::put(path).header(header::CONTENT_TYPE, "application/json").body(Full::from(body))?;
-        Ok(serde_json::from_slice(&self.call(request).await?)?)
-    }
-
-    /// The body of the answer, if its status says success.
-    async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, Box<dyn Error + Send + Sync>> {
-        let answer =
-            time::timeout(PATIENCE, self.try_call(request)).await.unwrap_or_else(|late| Err(late.into()));
-        let Ok((status, body)) = answer else {
-            self.connection = None;
-            time::sleep(RECONNECT).await;
-            return answer.map(|(_, body)| body);
-        };
-        if !status.is_success() {
-            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
-        }
-        Ok(body)
-    }
-
-    async fn try_call(
-        &mut self,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(connect(self.address, self.received.clone()).await?),
-        };
-        connection.ready().await?;
-        request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("localhost"));
-        let (head, body) = connection.send_request(request).await?.into_parts();
-        Ok((head.status, body.collect().await?.to_bytes()))
-    }
-}
-
-async fn connect(
-    address: SocketAddr,
-    received: Arc<Counter>,
-) -> Result<SendRequest<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let counted = InspectReader::new(stream, move |bytes: &[u8]| received.add(bytes.len() as u64));
-    let (requests, connection) = http1::handshake(TokioIo::new(counted)).await?;
-    // Ends when `requests` is dropped; what goes wrong in it is told to whoever waits for an answer.
-    tokio::spawn(connection);
-    Ok(requests)
 }
 
 /// The parts of a phase.
