@@ -86,7 +86,8 @@ impl<Req: Send + 'static, Out: Send + 'static, Err: Send + 'static> Batcher<Req,
     /// answers are dropped.
     ///
     /// It cannot be opened again. Draining twice is fine: each report counts from its own call, and the shorter limit ends
-    /// the calls. Where there are no timers the limit cannot be waited for: it has passed at the first poll.
+    /// the calls. Where there are no timers, or the runtime that had them has ended, the limit cannot be waited for: it has
+    /// passed.
     ///
     /// # Cancel safety
     ///

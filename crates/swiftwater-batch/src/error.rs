@@ -87,7 +87,8 @@ pub enum CallError<E> {
     NoReply,
     /// The call was not let in, and its request is gone; [`try_call`](crate::Batcher::try_call) hands it back.
     Refused(Reason),
-    /// The runtime that ran the handler, or watched the deadline, has ended.
+    /// The runtime that ran the handler, or watched the deadline, has ended; or the call has a deadline and the runtime no
+    /// timers, which came out too late to hand the request back.
     RuntimeEnded,
     /// A closure gave another number of results than it was given requests, so that nobody can tell whose they are; all
     /// calls of the batch end so.

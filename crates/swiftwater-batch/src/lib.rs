@@ -82,11 +82,11 @@
 //! # Costs
 //!
 //! Everything is under one short lock. A call: one lock when it is made, one when it is first polled, one for the reply and
-//! one when the answer is taken; requests stand in a slab whose places are used again. With a deadline, an entry in an
-//! ordered set and readings of tokio's clock; with `group_by`, an allocation for the key, and one more lock if its lane is
-//! waiting already. A batch: a box for the handler's future, a `Vec` of items (and what the form of the closure needs), two
-//! locks. A task is started when a request finds a free slot, and another one for a first deadline: a lone call costs that,
-//! too.
+//! one when the answer is taken, and no allocation: requests stand in a slab whose places are used again. With a deadline,
+//! an entry in an ordered set, readings of tokio's clock and, once the whole queue together would take too long for it, a
+//! look at each lane; with `group_by`, an allocation for the key, and one more lock if its lane is waiting already. A batch:
+//! a box for the handler's future, a `Vec` of items (and what the form of the closure needs), three locks. A task is started
+//! when a request finds a free slot, and another one for a first deadline: a lone call costs that, and one more lock, too.
 //!
 //! # Limits, and what to use instead
 //!
@@ -100,13 +100,22 @@
 //!   brings.
 //! - Handlers run on the runtime of the caller who started their task. One that blocks its thread blocks whatever shares
 //!   it, timers of a current-thread runtime among it: use `spawn_blocking` inside.
-//! - A runtime that is neither driven nor dropped keeps the batch that it runs, and the requests behind it, waiting until
-//!   their deadlines.
+//! - A runtime that is neither driven nor dropped, a current-thread one between two `block_on` say, keeps the batch that it
+//!   runs and the requests behind it waiting, and everybody's deadlines unwatched if the timer is on it: it is on the
+//!   runtime of the first caller with one.
+//! - Whether a runtime has timers is found out by a panic of tokio's, which is caught: the panic hook hears of it, and with
+//!   `panic = "abort"` it is the end. Deadlines and drains want a runtime with timers.
 //! - A handler that awaits its own batcher needs another slot, or it waits for itself; and one that owns a handle of it keeps it
 //!   alive for ever.
 //! - A `Reply` that is leaked (`mem::forget`) leaves its caller waiting until the deadline.
 //! - A custom [`clock`](Builder::clock) must not panic: it is read in destructors too.
 //! - After `fork` without `exec`, build anew.
+//!
+//! # Features
+//!
+//! | Feature | What it adds |
+//! |---|---|
+//! | `testing` | `conformance`: the laws of [`Handler`] as callable tests |
 //!
 //! Minimum supported Rust version: 1.88.
 
@@ -116,6 +125,8 @@ mod batcher;
 mod builder;
 mod call;
 mod closure;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod error;
 mod group;
 mod handler;
@@ -131,3 +142,8 @@ pub use call::Call;
 pub use closure::{Closure, IntoHandler, via};
 pub use error::{CallError, Missing, Reason, Refused};
 pub use handler::{Batch, Handler, Item, OpenBatch, Reply};
+
+/// The README's program, kept working.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,7 +10,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -107,7 +107,9 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Shared<R, O, E> {
         };
         // Asked for only where it is in doubt: it costs the runtime's count.
         if self.runtime.is_none() && Handle::try_current().is_err() {
-            return Err(refuse(request, Reason::NoRuntime));
+            // Closed comes first: the report of a drain counts who was refused for that.
+            let closed = self.look(|state| state.admit_any(limit));
+            return Err(refuse(request, closed.err().unwrap_or(Reason::NoRuntime)));
         }
         let deadline = limit.map(|limit| after(Instant::now(), limit));
         let key = self.group.as_ref().map(|group| group(&request));
@@ -189,7 +191,7 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Shared<R, O, E> {
     /// The request, if it has still got one, of a call that nobody would ever end. The call is gone then.
     fn take_back_if_stranded(&self, id: Id) -> Option<Option<R>> {
         let (left, fx) =
-            self.decide(|state, _, fx| if state.is_stranded(id) { state.leave(id, fx) } else { None });
+            self.decide_only(|state, _, fx| if state.is_stranded(id) { state.leave(id, fx) } else { None });
         self.perform(fx);
         let Left { request, waker, outcome: _ } = left?;
         quietly(|| drop(waker));
@@ -226,12 +228,13 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Shared<R, O, E> {
 
     /// Until nothing will happen any more, or `limit` has passed. Returns what has happened since the start.
     pub(crate) async fn drain(&self, limit: Instant) -> Tally {
-        // There is no question to ask whether there are timers, only a panic.
-        let timer = catch_unwind(AssertUnwindSafe(|| timeout_at(limit, self.drained())));
-        let in_time = match timer {
-            Ok(wait) => wait.await.is_ok(),
-            Err(_) => self.lock().is_drained(),
-        };
+        let mut in_time = pin!(async { timeout_at(limit, self.drained()).await.is_ok() });
+        // There is no question to ask whether there are timers, or whether their runtime has ended, only a panic.
+        let in_time = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| in_time.as_mut().poll(cx))) {
+            Ok(polled) => polled,
+            Err(_) => Poll::Ready(self.lock().is_drained()),
+        });
+        let in_time = in_time.await;
         if !in_time {
             let (abandoned, fx) = self.decide(|state, _, fx| state.abandon(fx));
             self.stats.abandoned.add(abandoned);
@@ -284,7 +287,7 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Shared<R, O, E> {
         (answer, fx)
     }
 
-    /// As [`decide`](Self::decide), by those who must start nothing.
+    /// As [`decide`](Self::decide), where nothing must be started.
     fn decide_only<T>(
         &self,
         step: impl FnOnce(&mut State<R, O, E>, Tick, &mut Effects<R>) -> T,
@@ -368,7 +371,11 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Desk<O, E> for Sha
                 }
                 (look, stranded)
             });
+            let tried = fx.start > 0;
             self.perform(fx);
+            if tried {
+                self.look(|state| state.has_tried(id));
+            }
             if let Look::Done(outcome) = look {
                 return Poll::Ready(outcome);
             }
@@ -378,6 +385,7 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Desk<O, E> for Sha
                 return Poll::Ready(Err(CallError::RuntimeEnded));
             }
             if matches!(look, Look::Known) {
+                quietly(|| drop(waker)); // perhaps the last one of a task that polled before
                 return Poll::Pending;
             }
             waker = Some(cx.waker().clone());
@@ -385,7 +393,7 @@ impl<R: Send + 'static, O: Send + 'static, E: Send + 'static> Desk<O, E> for Sha
     }
 
     fn leave(&self, id: Id) {
-        let (left, fx) = self.decide(|state, _, fx| state.leave(id, fx));
+        let (left, fx) = self.decide_only(|state, _, fx| state.leave(id, fx));
         self.perform(fx);
         let Some(Left { request, waker, outcome }) = left else { return };
         if outcome.is_none() {

@@ -16,8 +16,8 @@
 //! # Seats
 //!
 //! A runner has a seat; `seats` never exceeds `in_flight`, save after that was lowered. The seat is `open` until the
-//! batch of its present run is sealed. [`settle`](State::settle) runs after every change, and takes as many new seats as
-//! batches are needed beyond the open ones: whoever holds the lock then starts runners for them.
+//! batch of its present run is sealed. [`settle`](State::settle) runs after every change that may ask for more, and takes as
+//! many new seats as batches are needed beyond the open ones: whoever holds the lock then starts runners for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,6 +86,8 @@ struct Entry<R, O, E> {
     since: Tick,
     deadline: Option<Instant>,
     waker: Option<Waker>,
+    /// Where it was polled last no runner could be started.
+    homeless: bool,
 }
 
 enum Stage<R, O, E> {
@@ -280,23 +282,26 @@ impl<R, O, E> State<R, O, E> {
         }
     }
 
-    /// What every change ends with.
+    /// What every change ends with, but those that only take something away.
     pub(crate) fn settle(&mut self, fx: &mut Effects<R>) {
         let wanted = self.wanted();
         self.seats += wanted;
         self.open += wanted;
         fx.start += wanted;
-        let first = self.deadlines.first().map(|(at, _)| *at);
-        match (self.timer, first) {
-            (Timer::Absent, Some(_)) => {
-                self.timer = Timer::Roused;
-                fx.timer = Rouse::Spawn;
-            }
-            (Timer::Armed(armed), first) if first.is_none_or(|first| first < armed) => {
-                self.timer = Timer::Roused;
-                fx.timer = Rouse::Ring;
-            }
-            _ => {}
+        if self.timer == Timer::Absent && self.has_deadlines() {
+            self.timer = Timer::Roused;
+            fx.timer = Rouse::Spawn;
+        }
+        self.wind_up(fx);
+    }
+
+    /// The part of [`settle`](Self::settle) that starts nothing.
+    fn wind_up(&mut self, fx: &mut Effects<R>) {
+        if let Timer::Armed(armed) = self.timer
+            && self.deadlines.first().is_none_or(|(first, _)| *first < armed)
+        {
+            self.timer = Timer::Roused;
+            fx.timer = Rouse::Ring;
         }
         fx.drained |= self.is_drained();
     }
@@ -328,11 +333,13 @@ impl<R, O, E> State<R, O, E> {
         if self.queued >= self.options.max_queued {
             return Err(Reason::Full { queued: self.queued });
         }
-        let expected = limit.and_then(|_| self.expected(place, now));
-        match (limit, expected) {
-            (Some(limit), Some(expected)) if is_late(expected, limit) => Err(Reason::Late { expected }),
-            _ => Ok(()),
+        let Some(limit) = limit else { return Ok(()) };
+        let late = |before| self.expected(before, now).filter(|expected| is_late(*expected, limit));
+        // Most would be in time even behind all others, and nobody has to go through the lanes for them.
+        if late(self.needed).is_none() {
+            return Ok(());
         }
+        late(self.before(place)).map_or(Ok(()), |expected| Err(Reason::Late { expected }))
     }
 
     /// The part of [`admit`](Self::admit) that holds without a queue, too.
@@ -347,8 +354,8 @@ impl<R, O, E> State<R, O, E> {
         Ok(())
     }
 
-    /// After how long a request that came now would be answered, if anything stands before it.
-    fn expected(&self, place: Place, now: Tick) -> Option<Duration> {
+    /// How many batches would be sealed before that of a request that came now.
+    fn before(&self, place: Place) -> usize {
         let max_items = self.options.max_items;
         let own = match place {
             Place::In(id) => Some(id),
@@ -364,6 +371,11 @@ impl<R, O, E> State<R, O, E> {
                 before += lane.len.div_ceil(max_items).min(turns);
             }
         }
+        before
+    }
+
+    /// After how long a request with so many batches before it is answered, if anything stands before it.
+    fn expected(&self, before: usize, now: Tick) -> Option<Duration> {
         let mut running = self.runs.values().filter(|run| run.sealed && run.solo.is_none());
         let since = running.next().map(|oldest| now - oldest.began);
         let count = running.count() + usize::from(since.is_some());
@@ -405,7 +417,7 @@ impl<R, O, E> State<R, O, E> {
     }
 
     fn insert(&mut self, stage: Stage<R, O, E>, since: Tick, deadline: Option<Instant>) -> Id {
-        let id = self.entries.insert(Entry { stage, since, deadline, waker: None });
+        let id = self.entries.insert(Entry { stage, since, deadline, waker: None, homeless: false });
         if let Some(at) = deadline {
             self.deadlines.insert((at, id));
         }
@@ -427,7 +439,8 @@ impl<R, O, E> State<R, O, E> {
 
     /// Takes the outcome, or tells whether `waker` is known.
     pub(crate) fn look(&mut self, id: Id, waker: &Waker) -> Look<O, E> {
-        let Some(entry) = self.entries.get(id) else { return Look::Known };
+        // Taken back as soon as it was made: it was at work already, and nobody would have watched its deadline.
+        let Some(entry) = self.entries.get(id) else { return Look::Done(Err(CallError::RuntimeEnded)) };
         if matches!(entry.stage, Stage::Done(_)) {
             match self.entries.remove(id).map(|entry| entry.stage) {
                 Some(Stage::Done(outcome)) => return Look::Done(outcome),
@@ -449,6 +462,14 @@ impl<R, O, E> State<R, O, E> {
         }
     }
 
+    /// Its caller has tried to start runners.
+    pub(crate) fn has_tried(&mut self, id: Id) {
+        let in_vain = self.wanted() > 0;
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.homeless = in_vain;
+        }
+    }
+
     pub(crate) fn has_deadline(&self, id: Id) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.deadline.is_some())
     }
@@ -457,7 +478,8 @@ impl<R, O, E> State<R, O, E> {
         !self.deadlines.is_empty()
     }
 
-    /// The call is gone. What it leaves is to be dropped without the lock.
+    /// The call is gone. What it leaves is to be dropped without the lock. Starts nothing: no more is needed than before,
+    /// and where a runtime ends, all that its tasks have called leaves at once.
     pub(crate) fn leave(&mut self, id: Id, fx: &mut Effects<R>) -> Option<Left<R, O, E>> {
         let request = self.take_request(id, fx);
         let Entry { stage, waker, deadline, .. } = self.entries.remove(id)?;
@@ -468,6 +490,7 @@ impl<R, O, E> State<R, O, E> {
                 None
             }
         };
+        self.wind_up(fx);
         Some(Left { request, waker, outcome })
     }
 
@@ -476,7 +499,8 @@ impl<R, O, E> State<R, O, E> {
     /// A runner begins a run. `None` if there is nothing left for it: its seat is given back.
     pub(crate) fn begin(&mut self, solo: Option<Id>, now: Tick) -> Option<u64> {
         match solo {
-            None if self.needed < self.open => {
+            // Fewer may have been asked for since it was started.
+            None if self.needed < self.open || self.seats > self.options.in_flight => {
                 self.open -= 1;
                 self.seats -= 1;
                 return None;
@@ -616,13 +640,14 @@ impl<R, O, E> State<R, O, E> {
     }
 
     /// A runner was dropped by its runtime, or could not be started. Wakes those who have nobody now: they look for
-    /// another runtime.
+    /// another runtime. Who has looked in vain is left to the runners that there still are, or two of them would wake each
+    /// other without end.
     pub(crate) fn lose_seat(&mut self, open: bool, fx: &mut Effects<R>) {
         self.seats -= 1;
         self.open -= usize::from(open);
         if self.wanted() > 0 {
             for (_, entry) in self.entries.iter_mut() {
-                if matches!(entry.stage, Stage::Queued { .. }) {
+                if matches!(entry.stage, Stage::Queued { .. }) && !(entry.homeless && self.seats > 0) {
                     fx.wake.extend(entry.waker.take());
                 }
             }
@@ -778,3 +803,6 @@ impl<R, O, E> State<R, O, E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,3 +132,17 @@ async fn a_clock_that_stands_still_makes_nobody_wait() {
     pass(millis(10)).await;
     assert!(matches!(ready(call), Err(CallError::Expired { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_beyond_the_end_of_time_is_no_panic() {
+    let hold = Hold::new();
+    let lookups = Batcher::builder(hold.clone()).build().unwrap();
+    for deadline in [std::time::Duration::MAX, std::time::Duration::from_secs(1 << 62)] {
+        let call = lookups.with_deadline(deadline).call(1);
+        pass(millis(1000)).await;
+        hold.answer().await;
+        assert_eq!(ready(call), Ok(10));
+        let mut drain = Box::pin(Batcher::builder(hold.clone()).build().unwrap().drain(deadline));
+        assert!(poll(&mut drain).is_ready());
+    }
+}

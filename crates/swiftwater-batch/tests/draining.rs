@@ -29,6 +29,14 @@ async fn what_was_let_in_is_answered_and_what_is_new_is_refused() {
     assert_eq!(calls.into_iter().map(ready).collect::<Vec<_>>(), [Ok(10), Ok(20), Ok(30)]);
 }
 
+#[test]
+fn closed_is_closed_without_a_runtime_too() {
+    let lookups = Batcher::builder(Hold::new()).build().unwrap();
+    let drain = Box::pin(lookups.drain(millis(0)));
+    assert_eq!(lookups.try_call(1).unwrap_err().reason, Reason::Closed);
+    assert_eq!(report(ready(drain)), (0, 1, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_the_limit_the_rest_is_abandoned_and_told_so() {
     let hold = Hold::new();
@@ -139,6 +147,22 @@ fn without_timers_the_limit_has_passed_at_once() {
         assert_eq!(report(lookups.drain(millis(60_000)).await), (0, 0, 1));
         assert_eq!(ready(call), Err(CallError::Closed));
     });
+}
+
+#[test]
+fn when_the_runtime_with_the_timer_has_ended_the_limit_has_passed() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let lookups = Batcher::builder(Hold::new()).build().unwrap();
+    let first = runtime();
+    let (call, drain) = first.block_on(async {
+        let call = lookups.call(1);
+        let mut drain = Box::pin(lookups.drain(millis(60_000)));
+        pending(&mut drain);
+        (call, drain)
+    });
+    drop(first);
+    assert_eq!(report(runtime().block_on(drain)), (0, 0, 1));
+    assert_eq!(ready(call), Err(CallError::Closed));
 }
 
 #[tokio::test(start_paused = true)]

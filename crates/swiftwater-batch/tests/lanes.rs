@@ -64,6 +64,22 @@ async fn a_lane_that_is_emptied_by_its_callers_leaves_the_round() {
     assert_eq!(hold.sealed(), [[0], [1], [3]]);
 }
 
+/// If each call went through all lanes to learn when its turn comes, this would take the square of their number.
+#[tokio::test]
+async fn a_hundred_thousand_lanes_with_deadlines_are_no_more_work_than_a_few() {
+    let hold = Hold::new();
+    let builder = Batcher::builder(hold.clone()).max_queued(200_000).group_by(|id| *id);
+    let lookups = builder.deadline(std::time::Duration::from_secs(1_000_000)).build().unwrap();
+    let first = lookups.call(0);
+    settle().await;
+    hold.answer().await; // now it is known how long a batch takes
+    assert!(ready(first).is_ok());
+    let calls: Vec<_> = (0..100_000).map(|id| lookups.call(id)).collect();
+    assert_eq!(reading(&lookups, "lanes"), 100_000);
+    drop(calls);
+    assert_eq!(reading(&lookups, "lanes"), 0);
+}
+
 /// Keys that all have one hash.
 #[derive(PartialEq, Eq)]
 struct Clash(u32);

@@ -119,6 +119,38 @@ async fn wakers() {
     assert_eq!(reading(&lookups, "panicked"), 0);
 }
 
+/// Panics in the destructor of its last clone.
+struct Sore;
+
+impl Wake for Sore {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Sore {
+    fn drop(&mut self) {
+        panic!("a sore waker");
+    }
+}
+
+#[tokio::test]
+async fn destructors_of_wakers() {
+    let hold = Hold::new();
+    let lookups = Batcher::builder(hold.clone()).build().unwrap();
+    let mut calls: Vec<_> = (1..=3).map(|id| lookups.call(id)).collect();
+    for call in &mut calls {
+        // The only one that is left is the batcher's.
+        let waker = Waker::from(Arc::new(Sore));
+        assert!(Pin::new(call).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    // Somebody else polls; leaves; is answered.
+    pending(&mut calls[0]);
+    drop(calls.remove(1));
+    settle().await;
+    hold.answer().await;
+    assert_eq!(calls.into_iter().map(ready).collect::<Vec<_>>(), [Ok(10), Ok(30)]);
+    assert_eq!(reading(&lookups, "panicked"), 0);
+}
+
 /// Panics in `Hash` for 1, in `Eq` with 2, in its destructor for 3.
 struct Key(u32);
 

@@ -199,6 +199,100 @@ fn a_deadline_needs_timers() {
     });
 }
 
+/// Those who have no runtime left wait for the runner that there still is, and do not wake themselves or each other.
+#[test]
+fn who_finds_no_runtime_waits_for_the_runner_of_another_one() {
+    let hold = Hold::new();
+    let lookups = Batcher::builder(hold.clone()).max_items(1).in_flight(3).build().unwrap();
+    let alive = current();
+    let running = alive.block_on(async {
+        let call = lookups.call(1);
+        settle().await;
+        call
+    });
+    let ended = current();
+    let mut orphans = ended.block_on(async { [lookups.call(2), lookups.call(3)] });
+    drop(ended);
+    let woken = Arc::new(Wakes::default());
+    let waker = Waker::from(woken.clone());
+    let polls = 20;
+    for _ in 0..polls {
+        for orphan in &mut orphans {
+            assert!(pin!(orphan).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+    }
+    assert!(woken.count() <= 4, "{} wakes in {polls} polls of two", woken.count());
+    alive.block_on(async {
+        for _ in 0..3 {
+            hold.answer().await;
+        }
+    });
+    let [two, three] = orphans;
+    assert_eq!([running, two, three].map(ready), [Ok(10), Ok(20), Ok(30)]);
+}
+
+/// As above, and then that runner goes, too.
+#[test]
+fn who_found_no_runtime_is_told_when_the_last_runner_is_gone() {
+    let hold = Hold::new();
+    let lookups = Batcher::builder(hold.clone()).max_items(1).in_flight(2).build().unwrap();
+    let last = current();
+    let running = last.block_on(async {
+        let call = lookups.call(1);
+        settle().await;
+        call
+    });
+    let mut orphan = current().block_on(async { lookups.call(2) });
+    pending(&mut orphan);
+    let woken = Arc::new(Wakes::default());
+    let waker = Waker::from(woken.clone());
+    assert!(pin!(&mut orphan).poll(&mut Context::from_waker(&waker)).is_pending());
+    let before = woken.count();
+    drop(last);
+    assert!(woken.count() > before);
+    assert_eq!(ready(running), Err(CallError::RuntimeEnded));
+    assert_eq!(ready(orphan), Err(CallError::RuntimeEnded));
+}
+
+/// Where a runtime ends, all that its tasks have called leaves at once: if each tried to start a runner, and woke the others
+/// as it fails, that would take the square of their number.
+#[test]
+fn leaving_starts_nothing() {
+    let hold = Hold::new();
+    let lookups = Batcher::builder(hold.clone()).max_items(1).in_flight(2).build().unwrap();
+    let alive = current();
+    let running = alive.block_on(async {
+        let call = lookups.call(1);
+        settle().await;
+        call
+    });
+    let [leaves, stays] = current().block_on(async { [lookups.call(2), lookups.call(3)] });
+    let entered = alive.enter();
+    assert_eq!(alive.metrics().num_alive_tasks(), 1);
+    drop(leaves);
+    assert_eq!(alive.metrics().num_alive_tasks(), 1);
+    drop(entered);
+    alive.block_on(async {
+        for _ in 0..2 {
+            hold.answer().await;
+        }
+    });
+    assert_eq!([running, stays].map(ready), [Ok(10), Ok(30)]);
+}
+
+/// The batch may be sealed before it turns out that nobody can watch the deadline: too late to hand the request back.
+#[test]
+fn a_deadline_that_nobody_watches_is_an_error_and_no_hang() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let _entered = runtime.enter();
+    let lookups = Batcher::builder(Hold::new()).max_items(1).in_flight(1000).build().unwrap();
+    let hasty = lookups.with_deadline(millis(60_000));
+    for call in (0..300).filter_map(|id| hasty.try_call(id).ok()) {
+        assert_eq!(block_on(call), Err(CallError::RuntimeEnded));
+    }
+    assert_eq!(reading(&lookups, "calls"), reading(&lookups, "abandoned"));
+}
+
 /// Threads call from outside while the runtimes that run the handler come and go.
 #[test]
 fn callers_elsewhere_never_hang_while_runtimes_end() {

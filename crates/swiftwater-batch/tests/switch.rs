@@ -104,6 +104,20 @@ async fn in_flight_starts_more_at_once_and_ends_some_as_they_finish() {
 }
 
 #[tokio::test]
+async fn in_flight_holds_for_batches_that_have_not_begun() {
+    let hold = Hold::new();
+    let lookups = Batcher::builder(hold.clone()).max_items(1).in_flight(4).build().unwrap();
+    let calls: Vec<_> = (0..4).map(|id| lookups.call(id)).collect();
+    knob(&lookups, "in_flight").set(1.0).unwrap();
+    for _ in 0..4 {
+        settle().await;
+        assert_eq!(hold.running(), 1);
+        hold.answer().await;
+    }
+    assert_eq!(calls.into_iter().map(ready).filter(Result::is_ok).count(), 4);
+}
+
+#[tokio::test]
 async fn in_flight_raised_without_a_runtime_starts_more_with_the_next_change() {
     let hold = Hold::new();
     let lookups = std::thread::scope(|scope| {
