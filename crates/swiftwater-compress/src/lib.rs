@@ -56,7 +56,7 @@
 //!    end: a checksum may still refuse them.
 //! 5. **Errors of a stream stay**: who asks again is told again, never `Ok(0)`.
 //! 6. **Errors of the inner reader or writer pass**: no byte is lost or doubled, and the same call can be made again, be it
-//!    `WouldBlock`, `Interrupted` or a full disk.
+//!    `WouldBlock` or a full disk. (An interrupted write is made again at once, as `write_all` does.)
 //! 7. **Cuts do not show.** The same bytes give the same stream however they were written or read, flushes apart, and the
 //!    same stream gives the same bytes.
 //! 8. **A flush makes everything so far decodable**, and writes nothing when nothing is new.
@@ -96,7 +96,7 @@
 //!   secret, over TLS as well. Leave such bodies as they are, or keep the two apart; no padding here hides it. Every flush
 //!   shows besides where a piece of the body ends.
 //! - Synchronous and on the caller's thread: a block of brotli 11 or zstd 19 takes long, so keep such levels off async
-//!   runtimes.
+//!   runtimes. Hostile streams take long to decode, too: [`Limits::encoded_bytes`] is what bounds the time.
 //! - The policy knows neither link nor load, and a stream keeps its level to its end.
 //! - Not decoded: lz4's legacy frames, zstd before 0.8, large-window brotli, anything that needs a dictionary
 //!   ([`Error::DictionaryRequired`] says which). `deflate` is not offered, since servers and

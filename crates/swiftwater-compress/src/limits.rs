@@ -65,6 +65,10 @@ impl Limits {
     }
 
     /// Encoded bytes of a body. Default 64 MiB; `None` for no bound.
+    ///
+    /// This bounds the time as well, and nothing else does: blocks that announce large tables and hold next to nothing take
+    /// far longer for each byte than honest ones, brotli's most of all. Where strangers send to a busy server, set it to
+    /// what an honest body needs.
     pub fn encoded_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.encoded_bytes = bytes.into().unwrap_or(u64::MAX);
         self

@@ -1,8 +1,8 @@
 //! The writers: whatever goes wrong inside, no byte is lost and none is written twice.
 //!
 //! Both keep what the machine made until the inner writer has taken it, byte by byte, and take new input only once
-//! that is done. So an inner error (`WouldBlock`, `Interrupted`, anything) comes before any of the input is taken, and
-//! the caller repeats the call.
+//! that is done. So an inner error (`WouldBlock`, a full disk, anything) comes before any of the input is taken, and the
+//! caller repeats the call.
 
 use std::{
     fmt,
@@ -31,6 +31,7 @@ pub struct CompressWriter<W: Write> {
     choice: Choice,
     /// `None` for identity.
     encoder: Option<Encoder>,
+    finished: bool,
     shared: Arc<compressor::Shared>,
 }
 
@@ -41,7 +42,7 @@ impl<W: Write> CompressWriter<W> {
         encoder: Option<Encoder>,
         shared: Arc<compressor::Shared>,
     ) -> Self {
-        Self { inner, choice, encoder, shared }
+        Self { inner, choice, encoder, finished: false, shared }
     }
 
     /// Ends the stream and returns the inner writer, which is not flushed.
@@ -65,6 +66,7 @@ impl<W: Write> CompressWriter<W> {
         if let Some(encoder) = &mut self.encoder {
             encoder.finish().inspect_err(|_| self.shared.stats.failed())?;
         }
+        self.finished = true;
         self.drain()
     }
 
@@ -104,15 +106,15 @@ impl<W: Write> CompressWriter<W> {
 
 impl<W: Write> Write for CompressWriter<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.finished {
+            return Err(finished());
+        }
         self.drain()?;
         let Some(encoder) = &mut self.encoder else {
             let n = self.inner.write(buf)?;
             self.shared.stats.moved(Coding::Identity, n, n);
             return Ok(n);
         };
-        if encoder.is_finished() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the stream has been finished"));
-        }
         let n = encoder.feed(buf).inspect_err(|_| self.shared.stats.failed())?;
         self.shared.stats.moved(self.choice.coding(), n, 0);
         Ok(n)
@@ -150,13 +152,16 @@ pub struct DecompressWriter<W: Write> {
     /// What is ready and not yet written.
     from: usize,
     to: usize,
+    /// Somebody said that the input is over.
+    eof: bool,
+    /// And it was.
     finished: bool,
 }
 
 impl<W: Write> DecompressWriter<W> {
     pub(crate) fn new(inner: W, decoding: Decoding) -> Self {
         let out = vec![0; decompressor::BUFFER].into();
-        Self { inner, decoding, out, from: 0, to: 0, finished: false }
+        Self { inner, decoding, out, from: 0, to: 0, eof: false, finished: false }
     }
 
     /// Says that the input is over, and returns the inner writer if the stream is, too.
@@ -169,15 +174,17 @@ impl<W: Write> DecompressWriter<W> {
         Ok(self.inner)
     }
 
-    /// Says that the input is over. Once it is `Ok`, the stream was whole and the inner writer has all of it.
+    /// Says that the input is over; writing more is an error from then on. Once it is `Ok`, the stream was whole and the
+    /// inner writer has all of it.
     ///
     /// # Errors
     ///
     /// [`Error::Truncated`](crate::Error::Truncated) if more should have come; those of the inner writer: call again to
     /// go on.
     pub fn try_finish(&mut self) -> io::Result<()> {
+        self.eof = true;
         while !self.finished {
-            self.pump(&[], true)?;
+            self.pump(&[])?;
         }
         self.drain()
     }
@@ -201,9 +208,9 @@ impl<W: Write> DecompressWriter<W> {
     }
 
     /// Writes what is ready, then makes more ready. Returns what it took and made.
-    fn pump(&mut self, input: &[u8], eof: bool) -> io::Result<(usize, usize)> {
+    fn pump(&mut self, input: &[u8]) -> io::Result<(usize, usize)> {
         self.drain()?;
-        let step = self.decoding.step(input, eof, &mut self.out)?;
+        let step = self.decoding.step(input, self.eof, &mut self.out)?;
         (self.from, self.to) = (0, step.did.produced);
         self.finished = step.done;
         Ok((step.did.consumed, step.did.produced))
@@ -215,12 +222,13 @@ impl<W: Write> Write for DecompressWriter<W> {
         if buf.is_empty() {
             return Ok(0);
         }
-        if self.finished {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the stream has been finished"));
+        if self.eof {
+            self.try_finish()?; // an error of the stream stays
+            return Err(finished());
         }
         // Where nothing is taken, something was made, or it fails: so this ends.
         loop {
-            let (consumed, _) = self.pump(buf, false)?;
+            let (consumed, _) = self.pump(buf)?;
             if consumed > 0 {
                 return Ok(consumed);
             }
@@ -230,7 +238,7 @@ impl<W: Write> Write for DecompressWriter<W> {
     /// Writes everything that the input so far decodes to.
     fn flush(&mut self) -> io::Result<()> {
         while !self.finished {
-            let (_, produced) = self.pump(&[], false)?;
+            let (_, produced) = self.pump(&[])?;
             if produced == 0 {
                 break;
             }
@@ -246,10 +254,18 @@ impl<W: Write + fmt::Debug> fmt::Debug for DecompressWriter<W> {
     }
 }
 
-/// At least one byte, or an error.
+fn finished() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "the stream has been finished")
+}
+
+/// At least one byte, or an error. Like `write_all` it goes on where it was interrupted, since nobody calls `flush` or
+/// `finish` again for that.
 fn write_some<W: Write>(inner: &mut W, bytes: &[u8]) -> io::Result<usize> {
-    match inner.write(bytes)? {
-        0 => Err(ErrorKind::WriteZero.into()),
-        n => Ok(n),
+    loop {
+        match inner.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }

@@ -141,6 +141,55 @@ fn a_dictionary_is_asked_for_by_number() {
         let (_, result) = decode(coding, stream);
         assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::Unsupported);
     }
+    let wide = [0x28, 0xb5, 0x2f, 0xfd, 0x03, 0x00, 1, 2, 3, 4, 0x01, 0x00, 0x00];
+    let error = decompressor().decompress(Coding::Zstd, &wide).unwrap_err();
+    assert!(matches!(error, Error::DictionaryRequired { id: 0x0403_0201, .. }), "{error}");
+}
+
+/// Every frame header of RFC 8878 3.1.1.1: with or without a window, an id that says "no dictionary", a content size of any
+/// width, a checksum.
+#[test]
+fn zstd_frames_of_every_shape_are_read() {
+    let body = json(700);
+    let ours = compress(Setting::zstd(1), &body);
+    let checksum = &ours[ours.len() - 4..];
+    for descriptor in (0..=255u8).filter(|descriptor| descriptor & 0x18 == 0) {
+        let (single, id) = (descriptor & 0x20 != 0, [0, 1, 2, 4][usize::from(descriptor & 3)]);
+        let width = match descriptor >> 6 {
+            0 => usize::from(single),
+            n => 1 << n,
+        };
+        let frame = |body: &[u8], size: u64| {
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, descriptor];
+            frame.extend((!single).then_some(0)); // 1 KiB
+            frame.resize(frame.len() + id, 0);
+            let size = if width == 2 { size - 256 } else { size };
+            frame.extend(&size.to_le_bytes()[..width]);
+            frame.extend(&(1 | (body.len() as u32) << 3).to_le_bytes()[..3]); // the last, raw
+            frame.extend(body);
+            frame
+        };
+        if width == 1 {
+            let short = frame(b"", 0); // whose checksum is another
+            assert!(descriptor & 4 != 0 || decode(Coding::Zstd, &short).1.is_ok(), "{descriptor:08b}");
+            continue;
+        }
+        let end = if descriptor & 4 != 0 { checksum } else { &[] };
+        let stream = [&frame(&body, 700)[..], end].concat();
+        for sizes in [&[1][..], &[5000]] {
+            let twice = stream.repeat(2);
+            let (got, result) =
+                read_all(decompressor().reader(Dribble::new(&twice, sizes), Coding::Zstd).unwrap());
+            assert!(result.is_ok() && got == body.repeat(2), "{descriptor:08b}: {result:?}");
+        }
+        if width > 0 {
+            for wrong in [699, 701] {
+                let stream = [&frame(&body, wrong)[..], end].concat();
+                let error = decompressor().decompress(Coding::Zstd, &stream).unwrap_err();
+                assert!(matches!(error, Error::Corrupt { .. }), "{descriptor:08b}, {wrong}: {error}");
+            }
+        }
+    }
 }
 
 #[test]

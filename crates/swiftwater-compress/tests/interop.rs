@@ -41,7 +41,7 @@ fn flate2_reads_our_gzip() {
 
 #[test]
 fn the_brotli_crates_reader_reads_our_brotli() {
-    for level in 0..=9 {
+    for level in [0, 1, 2, 3, 4, 5, 9] {
         others_read(Setting::brotli(level), |stream| all(brotli::Decompressor::new(stream, 4096)));
     }
 }

@@ -106,6 +106,10 @@ fn the_seams_keep_their_laws() {
     conformance::observe(&compressor);
     conformance::observe(&decompressor());
     conformance::tunable(&compressor);
+    for min_size in [0, 10 << 20, u64::MAX] {
+        let rules = Rules::new().min_size(min_size); // also above where the knob ends by itself
+        conformance::tunable(&Compressor::builder().policy(rules).build().unwrap());
+    }
     let registry = Registry::new();
     registry.add("compress", "pages", &compressor).unwrap();
     registry.add("decompress", "uploads", &decompressor()).unwrap();

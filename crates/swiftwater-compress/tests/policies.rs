@@ -106,9 +106,9 @@ fn switched_off_everything_is_identity() {
 
 #[test]
 fn a_wrong_length_is_forgiven() {
-    let body = json(300_000);
+    let body = json(140_000); // more than a block
     for setting in settings().into_iter().filter(|setting| setting.level() < 9) {
-        for size in [0, 1, 1000, 300_000, 1 << 40, u64::MAX] {
+        for size in [0, 1, 1000, 140_000, 1 << 40, u64::MAX] {
             let mut writer = compressor(setting).writer(Vec::new(), &Hints::new().size(size)).unwrap();
             writer.write_all(&body).unwrap();
             let decoded = decompressor().decompress(setting.coding(), &writer.finish().unwrap());

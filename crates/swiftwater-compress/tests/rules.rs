@@ -55,6 +55,16 @@ fn the_table() {
             BROWSER,
             (Setting::brotli(4), Reason::LargeJson),
         ),
+        (
+            Hints::new().content_type("application/json-seq").size(LARGE),
+            BROWSER,
+            (Setting::brotli(4), Reason::LargeJson),
+        ),
+        (
+            Hints::new().content_type("application/openapi+yaml").size(LARGE),
+            "lz4, gzip",
+            (Setting::gzip(6), Reason::Default),
+        ),
         (binary.head(b"PK\x03\x04rest"), BROWSER, (identity, Reason::CompressedData)),
         (html.head(b"\x1f\x8b\x08\0"), BROWSER, (identity, Reason::CompressedData)),
         (binary.head(b"\0\0\0\x20ftypisom"), BROWSER, (identity, Reason::CompressedData)),

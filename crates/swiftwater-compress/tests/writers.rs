@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{self, ErrorKind, Write};
 
-use swiftwater_compress::{Coding, CompressWriter, Error, Hints, Setting};
+use swiftwater_compress::{Coding, Codings, CompressWriter, Error, Hints, Setting};
 
 use common::*;
 
@@ -149,7 +149,7 @@ fn while_the_inner_writer_blocks_no_more_than_a_block_is_taken() {
 
 #[test]
 fn after_the_end_nothing_more_is_taken() {
-    for setting in quick() {
+    for setting in quick().into_iter().chain([Setting::identity()]) {
         let mut writer = writer(Vec::new(), setting);
         writer.write_all(b"body").unwrap();
         writer.try_finish().unwrap();
@@ -163,6 +163,61 @@ fn after_the_end_nothing_more_is_taken() {
         writer.try_finish().unwrap();
         assert_eq!(writer.write(b"more").unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(writer.finish().unwrap(), b"body");
+    }
+}
+
+/// Wherever the inner writer blocks while the end is being told, the decoders inside may be at their end already.
+#[test]
+fn while_the_end_blocks_nothing_more_is_taken() {
+    let zeros = vec![0; 100_000];
+    let two: Codings = [Coding::Gzip; 2].into_iter().collect();
+    let streams = quick().map(|setting| (Codings::from(setting.coding()), compress(setting, &zeros)));
+    let twice = compress(Setting::gzip(6), &compress(Setting::gzip(6), &zeros));
+    for (codings, stream) in streams.into_iter().chain([(two, twice)]) {
+        for room in (0..zeros.len()).step_by(8 << 10) {
+            let full = Full { taken: Vec::new(), room, error: Some(ErrorKind::WouldBlock) };
+            let mut writer = decompressor().writer(full, codings.clone()).unwrap();
+            let mut rest = &stream[..];
+            while let Ok(n @ 1..) = writer.write(rest) {
+                rest = &rest[n..];
+            }
+            assert_eq!(writer.try_finish().unwrap_err().kind(), ErrorKind::WouldBlock);
+            if !rest.is_empty() {
+                continue; // blocked before the end
+            }
+            writer.get_mut().room = usize::MAX;
+            assert_eq!(writer.write(b"more").unwrap_err().kind(), ErrorKind::InvalidInput);
+            writer.try_finish().unwrap();
+            assert!(writer.get_ref().taken == zeros, "{codings:?} after {room} bytes");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_inner_writer_is_asked_again() {
+    /// Every other call is interrupted.
+    struct Interrupted(Vec<u8>, bool);
+    impl Write for Interrupted {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { Err(ErrorKind::Interrupted.into()) } else { self.0.write(buf) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for setting in quick() {
+        let body = json(300_000);
+        let mut writer = writer(Interrupted(Vec::new(), false), setting);
+        writer.write_all(&body).unwrap();
+        writer.flush().unwrap();
+        // Gone after an error, so nobody could ask again.
+        let Interrupted(stream, _) = writer.finish().unwrap();
+        let inner = Interrupted(Vec::new(), false);
+        let mut writer = decompressor().writer(inner, setting.coding()).unwrap();
+        writer.write_all(&stream).unwrap();
+        writer.flush().unwrap();
+        assert!(writer.finish().unwrap().0 == body, "{setting}");
     }
 }
 

@@ -209,11 +209,14 @@ impl Decoder {
             }
             block = data;
         }
+        // No byte of a block stands for more than 255.
+        let room = if raw { block.len() } else { block.len().saturating_mul(255) };
+        let room = room.min(self.frame.largest_block);
         // Never shortened, or every block could be made to cost filling the longest with zeros again.
-        if self.decoded.len() < self.frame.largest_block {
-            self.decoded.resize(self.frame.largest_block, 0);
+        if self.decoded.len() < room {
+            self.decoded.resize(room, 0);
         }
-        let decoded = &mut self.decoded[..self.frame.largest_block];
+        let decoded = &mut self.decoded[..room];
         let to = if raw {
             decoded[..block.len()].copy_from_slice(block);
             block.len()

@@ -32,6 +32,8 @@ use crate::{coding::Coding, setting::Setting};
 #[derive(Debug)]
 pub struct Rules {
     shared: Arc<Shared>,
+    /// Where the knob ends.
+    most_min_size: u64,
     large: u64,
 }
 
@@ -46,13 +48,14 @@ impl Rules {
     #[must_use]
     pub fn new() -> Self {
         let min_size = AtomicU64::new(DEFAULT_MIN_SIZE);
-        Self { shared: Arc::new(Shared { min_size }), large: DEFAULT_LARGE }
+        Self { shared: Arc::new(Shared { min_size }), most_min_size: KNOB_MIN_SIZE, large: DEFAULT_LARGE }
     }
 
     /// Bodies known to be shorter stay as they are. Default 1 KiB, which fits in one packet anyway; lower it where every
-    /// byte is paid for. Also a knob, from 0 to 1 MiB.
+    /// byte is paid for. Also a knob, from 0 to 1 MiB, or to what is set here if that is more.
     #[must_use]
-    pub fn min_size(self, bytes: u64) -> Self {
+    pub fn min_size(mut self, bytes: u64) -> Self {
+        self.most_min_size = bytes.max(KNOB_MIN_SIZE);
         // Relaxed, as everywhere: a value in itself.
         self.shared.min_size.store(bytes, Relaxed);
         self
@@ -134,11 +137,11 @@ impl Policy for Rules {
         }
     }
 
-    /// `min_size`, from 0 to 1 MiB: the next body is judged by it.
+    /// [`min_size`](Self::min_size): the next body is judged by it.
     fn knobs(&self, each: &mut dyn FnMut(Knob)) {
         each(Knob::new(
             &MIN_SIZE,
-            0.0..=LARGEST_MIN_SIZE,
+            0.0..=self.most_min_size as f64,
             1.0,
             &self.shared,
             |shared| shared.min_size.load(Relaxed) as f64,
@@ -168,10 +171,10 @@ impl Class {
             let start = subtype.len().checked_sub(suffix.len());
             start.and_then(|start| subtype.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
         };
-        if is(&["json", "x-ndjson", "ndjson", "jsonl"]) || ends("+json") {
+        if is(&["json", "json-seq", "x-ndjson", "ndjson", "jsonl"]) || ends("+json") || ends("+json-seq") {
             return Self::Json;
         }
-        if ends("+xml") {
+        if ends("+xml") || ends("+yaml") {
             return Self::Other; // image/svg+xml among them
         }
         let plain = match kind.to_ascii_lowercase().as_str() {
@@ -200,14 +203,23 @@ const BROTLI: Setting = Setting::brotli(4);
 const LZ4: Setting = Setting::lz4();
 
 const DEFAULT_MIN_SIZE: u64 = 1024;
-const LARGEST_MIN_SIZE: f64 = 1_048_576.0;
+const KNOB_MIN_SIZE: u64 = 1 << 20;
 const DEFAULT_LARGE: u64 = 64 << 10;
 
 const PLAIN_AUDIO: &[&str] = &["wav", "x-wav", "vnd.wave", "basic", "midi", "l16"];
 const PLAIN_FONTS: &[&str] = &["otf", "ttf", "sfnt", "collection"];
 const PLAIN_IMAGES: &[&str] = &["bmp", "x-ms-bmp", "vnd.microsoft.icon", "x-icon", "tiff"];
-const TEXT: &[&str] =
-    &["xml", "javascript", "x-javascript", "graphql", "sql", "yaml", "toml", "x-www-form-urlencoded"];
+const TEXT: &[&str] = &[
+    "xml",
+    "javascript",
+    "x-javascript",
+    "graphql",
+    "sql",
+    "yaml",
+    "x-yaml",
+    "toml",
+    "x-www-form-urlencoded",
+];
 const ARCHIVES: &[&str] = &[
     "gzip",
     "x-gzip",
