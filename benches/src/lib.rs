@@ -1,6 +1,11 @@
-//! What the benchmarks share: threads that start together, pinned to a processor each.
+//! What the benchmarks share: threads that start together, pinned to a processor each; a heap that counts; and the
+//! side-by-side runs of [`versus`].
+
+pub mod heap;
+pub mod versus;
 
 use std::{
+    panic::resume_unwind,
     sync::{
         Barrier,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -33,7 +38,9 @@ pub fn together(threads: u64, total: u64, work: impl Fn(u64, u64) + Sync) -> Dur
             })
         };
         let running: Vec<_> = (0..threads).map(run).collect();
-        let end = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("no work panics");
+        let end = |thread: thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
         running.into_iter().map(end).collect()
     });
     let start = spans.iter().map(|span| span.0).min();
@@ -67,7 +74,7 @@ pub fn pin(number: usize) {
 /// How long one cache line takes from one processor to the next: the best of several rounds. On virtual machines this
 /// differs from run to run, and every contended figure with it.
 pub fn cache_line_hop() -> Duration {
-    const HOPS: u64 = 50_000;
+    const HOPS: u64 = 10_000;
     let round = |_| {
         let ball = AtomicU64::new(0);
         together(2, 2 * HOPS, |thread, hops| {
