@@ -53,12 +53,12 @@
 //!    [`Error::LimitExceeded`] names it. Windows, header fields and skippable frames are judged by what their headers
 //!    announce, before anything is allocated or read for them.
 //! 4. **What was good comes first.** Bytes decoded before an error are delivered before it. They are provisional until the
-//!    end: a checksum may still refuse them.
+//!    end: a checksum may still refuse them. (How far brotli and zstd get in a damaged stream depends on how it was cut.)
 //! 5. **Errors of a stream stay**: who asks again is told again, never `Ok(0)`.
 //! 6. **Errors of the inner reader or writer pass**: no byte is lost or doubled, and the same call can be made again, be it
 //!    `WouldBlock` or a full disk. (An interrupted write is made again at once, as `write_all` does.)
 //! 7. **Cuts do not show.** The same bytes give the same stream however they were written or read, flushes apart, and the
-//!    same stream gives the same bytes.
+//!    same whole stream gives the same bytes.
 //! 8. **A flush makes everything so far decodable**, and writes nothing when nothing is new.
 //! 9. **Nothing grows much.** A stream is at most 1/1000 of the input and 64 bytes longer than the input, and 16 bytes more
 //!    for each flush. (Gzip level 1 would grow noise by more; a block that grows is stored instead.)

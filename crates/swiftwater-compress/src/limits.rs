@@ -3,7 +3,8 @@
 use swiftwater_core::BuildError;
 
 /// What a body may cost to decode. Every axis stands alone, all are on by default, and each is checked before it is
-/// crossed: a reader delivers exactly the bytes up to the limit, then fails.
+/// crossed: a reader delivers exactly the bytes up to the limit, then fails. (A stream that is damaged besides may fail for
+/// that instead, and sooner: brotli and zstd look ahead.)
 ///
 /// With stacked codings every coding is held to all of them.
 ///
