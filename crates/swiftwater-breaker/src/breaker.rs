@@ -1,19 +1,32 @@
-//! The handle: a state machine, a clock and a lock.
+//! The handle: a state machine under a lock, and what callers may do without it.
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use swiftwater_core::{
-    Clock, Desc, Gate, Knob, Observe, Observer, Outcome, Pass, Rejected, Token, Tunable, Unit, Visitor,
+    Clock, Desc, Gate, Knob, Observe, Observer, Outcome, Pass, Reason, Rejected, Tick, Token, Tunable, Unit,
+    Visitor,
 };
 
 use crate::{
     builder::Builder,
-    state::{Machine, State},
-    sync::{Mutex, MutexGuard},
-    trip::{MAX_CONSECUTIVE, MIN_SHARE},
+    event::{Event, Log},
+    face::{
+        FULL, OFF, OPEN, PASS, Published, RUN, UNTRACKED, is_of, kind_of, rounded, serial_of, start_of,
+        started, word,
+    },
+    knobs::{self, Tuned},
+    state::{Machine, Options, State},
+    stripes::{Directory, Stripe, Stripes},
+    sync::{
+        Mutex, MutexGuard,
+        Ordering::{Acquire, Relaxed},
+    },
+    trip::{Span, Stalled},
 };
 
 /// A circuit breaker: a handle, cloned freely; all clones are one breaker.
@@ -26,9 +39,30 @@ pub struct Breaker(Arc<Shared>);
 /// One admitted call: [`finish`](Pass::finish) it with its [`Outcome`]; dropping it counts the call as dropped.
 pub type Permit<'a> = Pass<&'a Breaker>;
 
-struct Shared {
+/// In the order of who writes what: what everybody reads and few write; the machine under its lock, large enough to keep the
+/// ones off the cache lines of the other; the stripe that its owner writes with every call.
+#[repr(C)]
+pub(crate) struct Shared {
+    face: Published,
+    needs: Needs,
+    directory: Directory,
     clock: Clock,
+    on_event: Option<OnEvent>,
     machine: Mutex<Machine>,
+    first: Stripe,
+}
+
+pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What the conditions need to know of every call; follows from which conditions there are.
+#[derive(Clone, Copy)]
+struct Needs {
+    /// When it begins.
+    start: bool,
+    /// When it ends: to be in the right slice of a window.
+    end: bool,
+    /// Which ended first.
+    order: bool,
 }
 
 impl Breaker {
@@ -37,8 +71,38 @@ impl Breaker {
         Builder::new()
     }
 
-    pub(crate) fn new(clock: Clock, machine: Machine) -> Self {
-        Self(Arc::new(Shared { clock, machine: Mutex::new(machine) }))
+    pub(crate) fn new(
+        options: Arc<Options>,
+        clock: Clock,
+        seed: Option<u64>,
+        enabled: bool,
+        observe_only: bool,
+        on_event: Option<OnEvent>,
+    ) -> Self {
+        let now = clock.now();
+        let needs = Needs::of(&options);
+        let directory = Directory::new(options.trip.stalled.iter().map(Stalled::width).collect());
+        let first = Stripe::new(options.trip.stalled.len());
+        let mut machine = Machine::new(options, seed, now);
+        machine.set_observe_only(observe_only);
+        if !enabled {
+            machine.start_disabled();
+        }
+        let face = Published::new(machine.face(Stripes { directory: &directory, first: &first }));
+        Self(Arc::new(Shared {
+            face,
+            needs,
+            directory,
+            clock,
+            on_event,
+            machine: Mutex::new(machine),
+            first,
+        }))
+    }
+
+    #[inline(always)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
     }
 
     /// Asks for one call.
@@ -56,9 +120,9 @@ impl Breaker {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the reason: open, with the time that is left, or half-open with every probe out. A breaker that
-    /// was opened by hand names no time.
-    #[inline]
+    /// [`Rejected`] with the reason: open, with the time that is left; half-open with every probe out; or throttled, one of
+    /// the calls that are shed. A breaker that was opened by hand names no time.
+    #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejected> {
         Pass::enter(self)
     }
@@ -76,43 +140,68 @@ impl Breaker {
         self.0.lock().state(now)
     }
 
+    /// What has happened since the event of this number (0: everything that is still known), oldest first.
+    ///
+    /// The latest 16 events are kept. Where numbers are missing, the events were overwritten before anybody took them.
+    ///
+    /// ```
+    /// use swiftwater_breaker::{Breaker, Cause, State, consecutive};
+    /// use swiftwater_core::Outcome;
+    ///
+    /// let breaker = Breaker::builder().trip_when(consecutive(1)).build()?;
+    /// breaker.try_acquire()?.finish(Outcome::Failure);
+    /// let events = breaker.events(0);
+    /// assert_eq!((events[0].from, events[0].to), (State::Closed, State::Open));
+    /// assert_eq!(events[0].cause, Cause::Consecutive);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn events(&self, after: u64) -> Vec<Event> {
+        self.0.lock().log().map_or_else(Vec::new, |log| log.after(after))
+    }
+
     /// Refuses every call from now on: once this has returned, none is admitted until [`force_closed`](Self::force_closed),
     /// [`reset`](Self::reset) or switching off. Calls under way end as late.
     pub fn force_open(&self) {
-        self.0.lock().force_open();
+        self.0.decide(|machine, _, now| machine.force_open(now));
     }
 
     /// Admits every call from now on, whatever their outcomes, which are still counted.
     pub fn force_closed(&self) {
-        self.0.lock().force_closed();
+        self.0.decide(|machine, _, now| machine.force_closed(now));
     }
 
     /// Back to judging by itself, from a fresh start: closed, nothing remembered, the shortest open time next. Calls
     /// under way end as late.
     pub fn reset(&self) {
-        self.0.lock().reset();
+        self.0.decide(|machine, _, now| machine.reset(now));
     }
 
     /// Off: every call passes, nothing is judged or counted. On again: a fresh start as after [`reset`](Self::reset), but
     /// what was forced stays forced.
     pub fn set_enabled(&self, enabled: bool) {
-        self.0.lock().set_enabled(enabled);
+        self.0.decide(|machine, _, now| machine.set_enabled(now, enabled));
     }
 
     /// Whether the breaker does anything at all.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        self.0.lock().options().enabled
+        self.0.lock().is_enabled()
+    }
+
+    /// See [`Builder::observe_only`].
+    pub fn set_observe_only(&self, observe_only: bool) {
+        self.0.decide(|machine, _, _| machine.set_observe_only(observe_only));
     }
 }
 
 impl Gate for Breaker {
-    #[inline]
+    #[inline(always)]
     fn admit(&self) -> Result<Token, Rejected> {
         self.0.admit()
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(&self, token: Token, outcome: Option<Outcome>) {
         self.0.settle(token, outcome);
     }
@@ -124,46 +213,22 @@ impl Observe for Breaker {
     }
 }
 
-/// Turned knobs take effect with the next outcome (thresholds) or the next trip (open time):
+/// Turned knobs take effect with the next outcome (thresholds, windows) or the next trip (open time). Offered is what the
+/// breaker has, and of rates and counts what it has exactly one of:
 ///
-/// - `failure_threshold`, 1 to a million: failures in a row, if the breaker trips on them;
-/// - `failure_rate`, 0.001 to 1: the share, if the breaker trips on exactly one rate;
-/// - `open_base`, seconds from 0.001 to the cap of the open time.
+/// | Knob | | |
+/// |---|---|---|
+/// | `failure_threshold` | 1 to a million | failures in a row |
+/// | `failure_rate`, `slow_rate` | 0.001 to 1 | the share |
+/// | `slow_threshold` | 0.001 to 86,400 s | from how long on a call is slow |
+/// | `failure_window`, `slow_window` | 0.1 to 86,400 s | how far back calls count |
+/// | `failure_calls`, `slow_calls` | the least calls to a million | the same, where the window holds calls |
+/// | `failure_count` | 1 to a million | failures in their window |
+/// | `throttle_k` | 1 to 100 | how much more than it answers the remote gets |
+/// | `open_base` | 0.001 s to the cap | open time after the first trip |
 impl Tunable for Breaker {
     fn knobs(&self, each: &mut dyn FnMut(Knob)) {
-        let (consecutive, rates, cap) = {
-            let machine = self.0.lock();
-            let options = machine.options();
-            (options.trip.consecutive, options.trip.rates.len(), options.open_cap)
-        };
-        if consecutive.is_some() {
-            each(Knob::new(
-                &FAILURE_THRESHOLD,
-                1.0..=f64::from(MAX_CONSECUTIVE),
-                1.0,
-                &self.0,
-                |shared| shared.lock().options().trip.consecutive.map_or(0.0, f64::from),
-                |shared, value| shared.lock().set_consecutive(value as u32),
-            ));
-        }
-        if rates == 1 {
-            each(Knob::new(
-                &FAILURE_RATE,
-                MIN_SHARE..=1.0,
-                0.0, // no steps: a rounded 0.06 may lie just above the 6 of 100 that should reach it
-                &self.0,
-                |shared| shared.lock().options().trip.rates[0].share,
-                |shared, value| shared.lock().set_failure_rate(value),
-            ));
-        }
-        each(Knob::new(
-            &OPEN_BASE,
-            0.001..=cap.as_secs_f64(),
-            0.0,
-            &self.0,
-            |shared| shared.lock().options().open_base,
-            |shared, value| shared.lock().set_open_base(value),
-        ));
+        knobs::offer(&self.0, each);
     }
 }
 
@@ -180,6 +245,157 @@ impl fmt::Debug for Breaker {
 }
 
 impl Shared {
+    /// Under the lock; afterwards callers see what was decided, and then so does whoever wanted to be told.
+    fn decide<R>(&self, decision: impl FnOnce(&mut Machine, Stripes<'_>, Tick) -> R) -> R {
+        // Read before the lock is taken: a custom clock is somebody else's code.
+        let now = self.clock.now();
+        let mut machine = self.lock();
+        let result = decision(&mut machine, self.stripes(), now);
+        self.face.publish(machine.face(self.stripes()));
+        let deliver = self.on_event.is_some() && machine.log().is_some_and(Log::begin_delivery);
+        drop(machine);
+        if deliver {
+            self.deliver();
+        }
+        result
+    }
+
+    /// May a call be made? The bits of its permit, or why not.
+    #[inline(always)]
+    pub(crate) fn begin(&self) -> Result<u64, Rejected> {
+        let face = self.face.word.load(Acquire);
+        if kind_of(face) == PASS
+            && !self.needs.start
+            && let Some(stripe) = self.stripes().mine()
+        {
+            stripe.add_admitted();
+            return Ok(face);
+        }
+        self.begin_otherwise(face)
+    }
+
+    /// The call under the permit with these bits ended so.
+    #[inline(always)]
+    pub(crate) fn end(&self, bits: u64, outcome: Option<Outcome>) {
+        if outcome == Some(Outcome::Success)
+            && self.face.word.load(Acquire) == bits
+            && !self.needs.order
+            && (!self.needs.end || self.clock.now().as_nanos() < self.face.slice_end.load(Relaxed))
+            && let Some(stripe) = self.stripes().mine()
+        {
+            stripe.add_success(serial_of(bits));
+            return;
+        }
+        self.end_otherwise(bits, outcome);
+    }
+
+    #[inline(never)]
+    fn begin_otherwise(&self, face: u64) -> Result<u64, Rejected> {
+        let known = match kind_of(face) {
+            PASS | RUN => self.begin_in_time(face),
+            OPEN | FULL => self.refuse(face),
+            OFF => Some(Ok(UNTRACKED)),
+            _ => None,
+        };
+        known.unwrap_or_else(|| self.begin_asking())
+    }
+
+    #[inline(never)]
+    fn end_otherwise(&self, bits: u64, outcome: Option<Outcome>) {
+        let known = self.needs.start && outcome == Some(Outcome::Success) && self.succeed_in_time(bits);
+        if !known && bits != UNTRACKED {
+            self.end_asking(bits, outcome);
+        }
+    }
+
+    /// A call that passes by the face.
+    fn begin_in_time(&self, face: u64) -> Option<Result<u64, Rejected>> {
+        let stripe = self.stripes().mine()?;
+        let generation = serial_of(face);
+        let mut bits = word(PASS, generation);
+        if self.needs.start {
+            let now = self.clock.now();
+            if now.as_nanos() >= self.face.slice_end.load(Relaxed) {
+                return None;
+            }
+            self.stripes().add_in_flight(stripe, generation, rounded(now), 1);
+            bits = started(generation, now);
+        }
+        stripe.add_admitted();
+        Some(Ok(bits))
+    }
+
+    /// A call that is refused by the face.
+    fn refuse(&self, face: u64) -> Option<Result<u64, Rejected>> {
+        let (now, until) = (self.clock.now(), Tick::from_nanos(self.face.until.load(Relaxed)));
+        let stripe = self.stripes().mine()?;
+        if now >= until || now.as_nanos() < self.face.began.load(Relaxed) {
+            return None;
+        }
+        Some(Err(if kind_of(face) == FULL {
+            stripe.add_rejected_full();
+            Rejected::new(Reason::Full, Duration::ZERO)
+        } else {
+            stripe.add_rejected_open();
+            let for_ever = until.as_nanos() == u64::MAX;
+            Rejected::new(Reason::Open, if for_ever { Duration::ZERO } else { until - now })
+        }))
+    }
+
+    /// A success, under a permit that tells its start, that passes by the face.
+    fn succeed_in_time(&self, bits: u64) -> bool {
+        let face = self.face.word.load(Acquire);
+        let (now, began) = (self.clock.now(), Tick::from_nanos(self.face.began.load(Relaxed)));
+        let (generation, start) = (serial_of(face), start_of(bits, now));
+        let took = now.as_nanos() - start.as_nanos();
+        if kind_of(face) != PASS
+            || self.needs.order
+            || !is_of(generation, began, bits, now)
+            || now.as_nanos() >= self.face.slice_end.load(Relaxed)
+            || took >= self.face.slow.load(Relaxed)
+        {
+            return false;
+        }
+        let Some(stripe) = self.stripes().mine() else { return false };
+        self.stripes().add_in_flight(stripe, generation, start, -1);
+        stripe.add_success(generation);
+        true
+    }
+
+    #[inline(never)]
+    fn begin_asking(&self) -> Result<u64, Rejected> {
+        self.decide(|machine, stripes, now| {
+            stripes.visit(now, &mut machine.visits);
+            machine.admit(now, stripes)
+        })
+    }
+
+    #[inline(never)]
+    fn end_asking(&self, bits: u64, outcome: Option<Outcome>) {
+        self.decide(|machine, stripes, now| {
+            stripes.visit(now, &mut machine.visits);
+            machine.settle(now, bits, outcome, stripes);
+        });
+    }
+
+    /// Hands events on, one after the other, also those that come meanwhile.
+    #[cold]
+    fn deliver(&self) {
+        let Some(on_event) = &self.on_event else { return };
+        loop {
+            let next = self.lock().log().and_then(Log::next_delivery);
+            let Some(event) = next else { return };
+            // The thread is at the end of a call of its own, perhaps unwinding, and must not be unwound by another's
+            // code. The panic hook has told of it.
+            let _ = catch_unwind(AssertUnwindSafe(|| on_event(&event)));
+        }
+    }
+
+    #[inline(always)]
+    fn stripes(&self) -> Stripes<'_> {
+        Stripes { directory: &self.directory, first: &self.first }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Machine> {
         // No code of others runs under this lock, so a panic would be our own bug; after it, a breaker that goes on judging
         // does less harm than one that panics in every caller.
@@ -187,39 +403,68 @@ impl Shared {
     }
 }
 
-impl Gate for Shared {
-    fn admit(&self) -> Result<Token, Rejected> {
-        // Read before the lock is taken: a custom clock is somebody else's code.
-        let now = self.clock.now();
-        self.lock().admit(now).map(Token::new)
+impl Tuned for Shared {
+    fn options(&self) -> Arc<Options> {
+        self.lock().options().clone()
     }
 
+    fn change(&self, change: &dyn Fn(&mut Options)) {
+        self.decide(|machine, stripes, now| {
+            let mut options = Options::clone(machine.options());
+            change(&mut options);
+            machine.set_options(Arc::new(options), now, stripes);
+        });
+    }
+}
+
+impl Gate for Shared {
+    #[inline(always)]
+    fn admit(&self) -> Result<Token, Rejected> {
+        self.begin().map(Token::new)
+    }
+
+    #[inline(always)]
     fn settle(&self, token: Token, outcome: Option<Outcome>) {
-        let now = self.clock.now();
-        self.lock().settle(now, token.bits(), outcome);
+        self.end(token.bits(), outcome);
     }
 }
 
 impl Observe for Shared {
     fn observe(&self, visitor: &mut dyn Visitor) {
         let now = self.clock.now();
-        let (counts, state, open_left) = {
+        let (counts, sums, state, open_left, shed) = {
             let machine = self.lock();
-            (machine.counts(), machine.state(now), machine.open_left(now))
+            let (sums, shed) = (self.stripes().sums(), machine.shed(self.stripes()));
+            (machine.counts(), sums, machine.state(now), machine.open_left(now), shed)
         };
-        visitor.counter(&ADMITTED, counts.admitted);
-        visitor.counter(&REJECTED_FULL, counts.rejected_full);
-        visitor.counter(&REJECTED_OPEN, counts.rejected_open);
-        visitor.counter(&SUCCESS, counts.success);
+        visitor.counter(&ADMITTED, counts.admitted.wrapping_add(sums.admitted));
+        visitor.counter(&REJECTED_FULL, counts.rejected_full.wrapping_add(sums.rejected_full));
+        visitor.counter(&REJECTED_OPEN, counts.rejected_open.wrapping_add(sums.rejected_open));
+        visitor.counter(&REJECTED_THROTTLED, counts.rejected_throttled);
+        visitor.counter(&SUCCESS, counts.success.wrapping_add(sums.success));
         visitor.counter(&FAILURE, counts.failure);
         visitor.counter(&IGNORED, counts.ignored);
         visitor.counter(&LOCAL, counts.local);
         visitor.counter(&DROPPED, counts.dropped);
         visitor.counter(&LATE, counts.late);
+        visitor.counter(&SLOW, counts.slow);
         visitor.counter(&TRIPS, counts.trips);
         visitor.counter(&EXPIRED, counts.expired);
         visitor.state(&STATE, &state);
         visitor.gauge(&OPEN_LEFT, open_left.as_secs_f64());
+        visitor.gauge(&SHED, shed);
+    }
+}
+
+impl Needs {
+    fn of(options: &Options) -> Self {
+        let windows = &options.trip.windows;
+        let start = options.need_start();
+        Self {
+            start,
+            end: start || windows.iter().any(|watch| matches!(watch.span, Span::Time(_))),
+            order: windows.iter().any(|watch| matches!(watch.span, Span::Calls(_))),
+        }
     }
 }
 
@@ -228,18 +473,17 @@ static REJECTED_FULL: Desc =
     Desc::new("rejected_full", Unit::Count, "calls refused because every probe was out");
 static REJECTED_OPEN: Desc =
     Desc::new("rejected_open", Unit::Count, "calls refused because the breaker was open");
+static REJECTED_THROTTLED: Desc =
+    Desc::new("rejected_throttled", Unit::Count, "calls refused as part of those that are shed");
 static SUCCESS: Desc = Desc::new("success", Unit::Count, "calls that succeeded");
 static FAILURE: Desc = Desc::new("failure", Unit::Count, "calls that failed or panicked");
 static IGNORED: Desc = Desc::new("ignored", Unit::Count, "calls whose answer said nothing about the remote");
 static LOCAL: Desc = Desc::new("local", Unit::Count, "calls that failed on our own side");
 static DROPPED: Desc = Desc::new("dropped", Unit::Count, "calls dropped before their end");
 static LATE: Desc = Desc::new("late", Unit::Count, "calls that ended after the breaker had moved on");
+static SLOW: Desc = Desc::new("slow", Unit::Count, "calls that took longer than the slow threshold");
 static TRIPS: Desc = Desc::new("trips", Unit::Count, "times the breaker opened by itself");
 static EXPIRED: Desc = Desc::new("expired", Unit::Count, "probes whose lease ran out");
 static STATE: Desc = Desc::new("state", Unit::Count, "what a caller would find");
 static OPEN_LEFT: Desc = Desc::new("open_left", Unit::Seconds, "how long the breaker will still refuse");
-static FAILURE_THRESHOLD: Desc =
-    Desc::new("failure_threshold", Unit::Count, "failures in a row that open the breaker");
-static FAILURE_RATE: Desc =
-    Desc::new("failure_rate", Unit::Ratio, "share of failures that opens the breaker");
-static OPEN_BASE: Desc = Desc::new("open_base", Unit::Seconds, "open time after the first trip");
+static SHED: Desc = Desc::new("shed", Unit::Ratio, "share of the calls that ramp and throttle refuse");

@@ -1,46 +1,73 @@
 //! Options of a breaker, and their judge.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use swiftwater_core::{BuildError, Clock};
 
 use crate::{
-    breaker::Breaker,
-    state::{Machine, Options},
-    trip::Trip,
+    breaker::{Breaker, OnEvent},
+    event::Event,
+    state::Options,
+    trip::{LONGEST, SHORTEST, Throttle, Trip},
 };
 
 /// Makes a [`Breaker`]: every option has a default, [`build`](Self::build) judges them all.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     trip: Trip,
+    throttle: Option<Throttle>,
     open_for: RangeInclusive<Duration>,
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     probes: u32,
     successes: u32,
+    probe_failures: u32,
     probe_lease: Duration,
-    clock: Clock,
-    enabled: bool,
+    ramp: Option<Duration>,
+    pub(crate) clock: Clock,
+    pub(crate) enabled: bool,
+    pub(crate) observe_only: bool,
+    pub(crate) on_event: Option<OnEvent>,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             trip: Trip::default(),
+            throttle: None,
             open_for: DEFAULT_OPEN_BASE..=DEFAULT_OPEN_CAP,
             seed: None,
             probes: DEFAULT_PROBES,
             successes: DEFAULT_SUCCESSES,
+            probe_failures: 0,
             probe_lease: DEFAULT_PROBE_LEASE,
+            ramp: None,
             clock: Clock::coarse(),
             enabled: true,
+            observe_only: false,
+            on_event: None,
         }
     }
 
     /// When to open. Default: [`consecutive`](crate::consecutive)`(5)`.
     pub fn trip_when(mut self, trip: impl Into<Trip>) -> Self {
         self.trip = trip.into();
+        self
+    }
+
+    /// Sheds part of the calls while part of them fail, besides opening when it is time to. Default: none.
+    ///
+    /// For remotes that fail in part, where opening would turn part of an outage into all of it: with
+    /// [`never`](crate::never) it is all the breaker does.
+    ///
+    /// ```
+    /// use swiftwater_breaker::{Breaker, never, throttle};
+    ///
+    /// let breaker = Breaker::builder().trip_when(never()).throttle(throttle(2.0)).build()?;
+    /// # Ok::<(), swiftwater_core::BuildError>(())
+    /// ```
+    pub fn throttle(mut self, throttle: impl Into<Option<Throttle>>) -> Self {
+        self.throttle = throttle.into();
         self
     }
 
@@ -55,7 +82,8 @@ impl Builder {
         self
     }
 
-    /// Makes the open times repeatable, for tests. By default every breaker draws its own.
+    /// Makes what is drawn repeatable, for tests: open times, and which calls are shed. By default every breaker draws its
+    /// own.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -69,12 +97,21 @@ impl Builder {
         self
     }
 
-    /// How many probes must succeed, with none failing in between, to close. Default 1; at least 1. May exceed
-    /// [`probes`](Self::probes): they follow one another.
+    /// How many probes must succeed to close. Default 1; at least 1. May exceed [`probes`](Self::probes): they follow one
+    /// another.
     ///
     /// More is surer of the recovery, and takes longer to trust it.
     pub fn successes(mut self, needed: u32) -> Self {
         self.successes = needed;
+        self
+    }
+
+    /// How many probes may fail before it opens again: `probes(3).successes(2).probe_failures(1)` tolerates one bad probe
+    /// of three. Default 0.
+    ///
+    /// More forgives chance; each is a call that fails a user.
+    pub fn probe_failures(mut self, tolerated: u32) -> Self {
+        self.probe_failures = tolerated;
         self
     }
 
@@ -85,6 +122,38 @@ impl Builder {
     /// the recovery.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.probe_lease = lease;
+        self
+    }
+
+    /// After a recovery, how long to take before every call is admitted again: the admitted share grows from a twentieth,
+    /// evenly. Default `None`: at once; from 1 ms to 24 hours.
+    ///
+    /// For remotes that come back cold, and for fleets: a thousand clients that close at once are a stampede. The calls
+    /// that are refused meanwhile are [`Throttled`](swiftwater_core::Reason::Throttled). While it lasts, the conditions of
+    /// [`trip_when`](Self::trip_when) hold as ever, and the open times go on doubling.
+    pub fn ramp(mut self, ramp: impl Into<Option<Duration>>) -> Self {
+        self.ramp = ramp.into();
+        self
+    }
+
+    /// Only watches: `true` makes a breaker that decides as ever, and then lets pass what it would have refused. Default
+    /// `false`.
+    ///
+    /// What it would have refused is counted as rejected, and makes no difference to what is judged, so its readings and
+    /// events are those of a breaker that refuses, as far as the remote would have behaved the same.
+    pub fn observe_only(mut self, observe_only: bool) -> Self {
+        self.observe_only = observe_only;
+        self
+    }
+
+    /// Calls `on_event` for every change of state, in order, one at a time. Default: none; see also
+    /// [`events`](Breaker::events).
+    ///
+    /// It runs in a thread that is using the breaker, which waits for it meanwhile, under no lock: it may use the breaker,
+    /// and other threads go on. What happens while it runs is told afterwards by the same thread; if that is more than the
+    /// 16 events that are kept, the oldest are lost, as their numbers show. A panic in it is caught.
+    pub fn on_event(mut self, on_event: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(on_event));
         self
     }
 
@@ -107,8 +176,15 @@ impl Builder {
     ///
     /// [`BuildError`] names the first option that cannot work, its value and what it must be.
     pub fn build(self) -> Result<Breaker, BuildError> {
+        let options = Arc::new(self.options()?);
+        Ok(Breaker::new(options, self.clock, self.seed, self.enabled, self.observe_only, self.on_event))
+    }
+
+    /// The judged options.
+    pub(crate) fn options(&self) -> Result<Options, BuildError> {
         self.trip.check()?;
-        let (open_base, open_cap) = self.open_for.into_inner();
+        self.throttle.as_ref().map_or(Ok(()), Throttle::check)?;
+        let (open_base, open_cap) = self.open_for.clone().into_inner();
         if open_base < SHORTEST || open_cap > LONGEST || open_base > open_cap {
             let value = format!("{open_base:?}..={open_cap:?}");
             let expected = "must be from 1 ms to 24 hours, the base not above the cap";
@@ -120,21 +196,30 @@ impl Builder {
         if self.successes == 0 {
             return Err(BuildError::new("successes", 0, "must be at least 1"));
         }
-        if self.probe_lease < SHORTEST || self.probe_lease > LONGEST {
-            let value = format!("{:?}", self.probe_lease);
-            return Err(BuildError::new("probe_lease", value, "must be from 1 ms to 24 hours"));
+        for (option, time) in [("probe_lease", Some(self.probe_lease)), ("ramp", self.ramp)] {
+            if let Some(time) = time
+                && !(SHORTEST..=LONGEST).contains(&time)
+            {
+                return Err(BuildError::new(option, format!("{time:?}"), "must be from 1 ms to 24 hours"));
+            }
         }
-        let machine = Machine::new(Options {
-            trip: self.trip,
+        Ok(Options {
+            trip: self.trip.clone(),
+            throttle: self.throttle.clone(),
             open_base: open_base.as_secs_f64(),
             open_cap,
-            seed: self.seed,
             probes: self.probes as usize,
             successes: self.successes,
+            probe_failures: self.probe_failures,
             probe_lease: self.probe_lease,
-            enabled: self.enabled,
-        });
-        Ok(Breaker::new(self.clock, machine))
+            ramp: self.ramp,
+        })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("options", &self.options()).finish_non_exhaustive()
     }
 }
 
@@ -144,8 +229,5 @@ const DEFAULT_OPEN_CAP: Duration = Duration::from_secs(30);
 const DEFAULT_PROBES: u32 = 1;
 const DEFAULT_SUCCESSES: u32 = 1;
 const DEFAULT_PROBE_LEASE: Duration = Duration::from_secs(10);
-/// The lag of the coarse clock.
-const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// Places are allocated when the breaker is built, and looked through while half-open.
+/// They are looked through while half-open.
 const MAX_PROBES: u32 = 1000;

@@ -1,13 +1,20 @@
 //! The closure form: one call under one permit, whatever becomes of it.
 
-use std::{error::Error, fmt, future::poll_fn, pin::pin};
+use std::{error::Error, fmt, future::poll_fn, mem, pin::pin};
 
 use swiftwater_core::{Outcome, Rejected};
 
 use crate::{
-    breaker::{Breaker, Permit},
+    breaker::{Breaker, Shared},
     classify::{ByResult, Classify},
 };
+
+/// A breaker with a judge of its calls: made by [`Breaker::judged_by`].
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a, C> {
+    breaker: &'a Breaker,
+    classify: C,
+}
 
 impl Breaker {
     /// Makes a call if the breaker admits it; `Ok` counts as success, `Err` as failure, a panic as failure.
@@ -31,35 +38,7 @@ impl Breaker {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        self.call_with(ByResult, f).await
-    }
-
-    /// [`call`](Self::call), with a judge of its own: see [`Classify`].
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call), whatever the judge says: it decides what is recorded, not what is returned.
-    ///
-    /// # Panics
-    ///
-    /// As [`call`](Self::call).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`call`](Self::call).
-    pub async fn call_with<C, T, E, F, Fut>(&self, classify: C, f: F) -> Result<T, CallError<E>>
-    where
-        C: Classify<Result<T, E>>,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let mut watched = Watched::enter(self)?;
-        let result = {
-            let mut future = pin!(watched.run(f));
-            poll_fn(|cx| watched.run(|| future.as_mut().poll(cx))).await
-        };
-        watched.finish(classify.classify(&result));
-        result.map_err(CallError::Inner)
+        self.judged_by(ByResult).call(f).await
     }
 
     /// [`call`](Self::call) for code that does not wait, or that blocks.
@@ -71,28 +50,127 @@ impl Breaker {
     /// # Panics
     ///
     /// If `f` does; the failure is on record first.
+    #[inline(always)]
     pub fn call_sync<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        self.call_sync_with(ByResult, f)
+        self.judged_by(ByResult).call_sync(f)
     }
 
-    /// [`call_sync`](Self::call_sync), with a judge of its own: see [`Classify`].
+    /// [`call`](Self::call) with something that the call would use up: a refusal gives it back.
+    ///
+    /// ```
+    /// use swiftwater_breaker::{Breaker, RequestError};
+    ///
+    /// # async fn send(request: Vec<u8>) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let breaker = Breaker::builder().build()?;
+    /// breaker.force_open();
+    /// match breaker.call_request(vec![1, 2, 3], send).await {
+    ///     Err(RequestError::Rejected { request, rejected }) => {
+    ///         assert_eq!(request, [1, 2, 3]); // spool it, or send it to another replica
+    ///     }
+    ///     sent => panic!("{sent:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # let mut example = std::pin::pin!(example());
+    /// # let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    /// # assert!(matches!(example.as_mut().poll(&mut cx), std::task::Poll::Ready(Ok(()))));
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), whatever the judge says: it decides what is recorded, not what is returned.
+    /// [`RequestError::Rejected`] with the request if the breaker refused: `f` was not called. [`RequestError::Inner`] with
+    /// the call's own error.
+    ///
+    /// # Panics
+    ///
+    /// As [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`call`](Self::call); the request is dropped with the future.
+    pub async fn call_request<R, T, E, F, Fut>(&self, request: R, f: F) -> Result<T, RequestError<E, R>>
+    where
+        F: FnOnce(R) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        self.judged_by(ByResult).call_request(request, f).await
+    }
+
+    /// The same breaker with a judge of how calls went: see [`Classify`].
+    #[inline]
+    pub fn judged_by<C>(&self, classify: C) -> Judged<'_, C> {
+        Judged { breaker: self, classify }
+    }
+}
+
+impl<C> Judged<'_, C> {
+    /// As [`Breaker::call`], but what is recorded is what the judge says; what is returned is the call's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Breaker::call`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Breaker::call`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Breaker::call`].
+    pub async fn call<T, E, F, Fut>(self, f: F) -> Result<T, CallError<E>>
+    where
+        C: Classify<Result<T, E>>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let watched = Watched::new(self.breaker)?;
+        watched.run(self.classify, f).await.map_err(CallError::Inner)
+    }
+
+    /// As [`Breaker::call_sync`], but what is recorded is what the judge says; what is returned is the call's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Breaker::call`].
     ///
     /// # Panics
     ///
     /// If `f` does; the failure is on record first.
-    pub fn call_sync_with<T, E>(
-        &self,
-        classify: impl Classify<Result<T, E>>,
-        f: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, CallError<E>> {
-        let mut watched = Watched::enter(self)?;
-        let result = watched.run(f);
-        watched.finish(classify.classify(&result));
+    #[inline(always)]
+    pub fn call_sync<T, E>(self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>>
+    where
+        C: Classify<Result<T, E>>,
+    {
+        let mut watched = Watched::new(self.breaker)?;
+        let result = watched.inside(f);
+        watched.finish(self.classify.classify(&result));
         result.map_err(CallError::Inner)
+    }
+
+    /// As [`Breaker::call_request`], but what is recorded is what the judge says; what is returned is the call's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Breaker::call_request`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Breaker::call`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Breaker::call_request`].
+    pub async fn call_request<R, T, E, F, Fut>(self, request: R, f: F) -> Result<T, RequestError<E, R>>
+    where
+        C: Classify<Result<T, E>>,
+        F: FnOnce(R) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        match Watched::new(self.breaker) {
+            Err(rejected) => Err(RequestError::Rejected { request, rejected }),
+            Ok(watched) => watched.run(self.classify, || f(request)).await.map_err(RequestError::Inner),
+        }
     }
 }
 
@@ -106,32 +184,6 @@ pub enum CallError<E> {
     Rejected(Rejected),
 }
 
-impl<E> CallError<E> {
-    /// A value in place of a refused call; the call's own error passes through.
-    ///
-    /// ```
-    /// use swiftwater_breaker::Breaker;
-    ///
-    /// let breaker = Breaker::builder().build()?;
-    /// breaker.force_open();
-    /// let price = breaker
-    ///     .call_sync(|| "17".parse())
-    ///     .or_else(|error| error.or_fallback(|_rejected| 15));
-    /// assert_eq!(price, Ok(15));
-    /// # Ok::<(), swiftwater_core::BuildError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The call's own, if it was made.
-    pub fn or_fallback<T>(self, fallback: impl FnOnce(Rejected) -> T) -> Result<T, E> {
-        match self {
-            Self::Inner(error) => Err(error),
-            Self::Rejected(rejected) => Ok(fallback(rejected)),
-        }
-    }
-}
-
 impl<E> From<Rejected> for CallError<E> {
     fn from(rejected: Rejected) -> Self {
         Self::Rejected(rejected)
@@ -141,8 +193,8 @@ impl<E> From<Rejected> for CallError<E> {
 impl<E> fmt::Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Inner(_) => "the call failed",
-            Self::Rejected(_) => "the breaker refused the call",
+            Self::Inner(_) => FAILED,
+            Self::Rejected(_) => REFUSED,
         })
     }
 }
@@ -156,45 +208,104 @@ impl<E: Error + 'static> Error for CallError<E> {
     }
 }
 
+/// A call with a request brought no value: refused, with the request back, or made and failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError<E, R> {
+    /// The call was made; this is its own error.
+    Inner(E),
+    /// The call was not made.
+    Rejected {
+        /// What the call would have used up.
+        request: R,
+        /// Why, and when asking again may help.
+        rejected: Rejected,
+    },
+}
+
+/// Lets go of the request.
+impl<E, R> From<RequestError<E, R>> for CallError<E> {
+    fn from(error: RequestError<E, R>) -> Self {
+        match error {
+            RequestError::Inner(error) => Self::Inner(error),
+            RequestError::Rejected { rejected, .. } => Self::Rejected(rejected),
+        }
+    }
+}
+
+impl<E, R> fmt::Display for RequestError<E, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inner(_) => FAILED,
+            Self::Rejected { .. } => REFUSED,
+        })
+    }
+}
+
+impl<E: Error + 'static, R: fmt::Debug> Error for RequestError<E, R> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Inner(error) => Some(error),
+            Self::Rejected { rejected, .. } => Some(rejected),
+        }
+    }
+}
+
+const FAILED: &str = "the call failed";
+const REFUSED: &str = "the breaker refused the call";
+
 /// A permit that can tell a panic of the call from the call being dropped.
 ///
 /// Asking whether the thread is panicking would not do: a future may well be dropped by somebody else's panic.
+///
+/// Not a [`Permit`](crate::Permit): what is moved about in pieces costs more than the breaker does.
 struct Watched<'a> {
-    /// `None` once settled.
-    permit: Option<Permit<'a>>,
+    breaker: &'a Shared,
+    bits: u64,
     /// The caller's code is running. Still set in `drop` if, and only if, it unwound.
     inside: bool,
 }
 
 impl<'a> Watched<'a> {
-    #[inline]
-    fn enter(breaker: &'a Breaker) -> Result<Self, Rejected> {
-        Ok(Self { permit: Some(breaker.try_acquire()?), inside: false })
+    #[inline(always)]
+    fn new(breaker: &'a Breaker) -> Result<Self, Rejected> {
+        let breaker = breaker.shared();
+        Ok(Self { breaker, bits: breaker.begin()?, inside: false })
     }
 
-    #[inline]
-    fn run<R>(&mut self, f: impl FnOnce() -> R) -> R {
+    #[inline(always)]
+    fn inside<R>(&mut self, f: impl FnOnce() -> R) -> R {
         self.inside = true;
         let result = f();
         self.inside = false;
         result
     }
 
-    #[inline]
-    fn finish(mut self, outcome: Outcome) {
-        if let Some(permit) = self.permit.take() {
-            permit.finish(outcome);
-        }
+    async fn run<C, T, E, F, Fut>(mut self, classify: C, f: F) -> Result<T, E>
+    where
+        C: Classify<Result<T, E>>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let result = {
+            let mut future = pin!(self.inside(f));
+            poll_fn(|cx| self.inside(|| future.as_mut().poll(cx))).await
+        };
+        self.finish(classify.classify(&result));
+        result
+    }
+
+    #[inline(always)]
+    fn finish(self, outcome: Outcome) {
+        let (breaker, bits) = (self.breaker, self.bits);
+        mem::forget(self);
+        breaker.end(bits, Some(outcome));
     }
 }
 
 impl Drop for Watched<'_> {
-    #[inline]
+    #[cold]
     fn drop(&mut self) {
-        if self.inside
-            && let Some(permit) = self.permit.take()
-        {
-            permit.finish(Outcome::Failure);
-        }
+        self.breaker.end(self.bits, self.inside.then_some(Outcome::Failure));
     }
 }

@@ -26,7 +26,7 @@ use swiftwater_core::Outcome;
 ///     Err(error) if error.kind() == ErrorKind::NotFound => Outcome::Ignored,
 ///     Err(_) => Outcome::Failure,
 /// };
-/// let missing = breaker.call_sync_with(judge, || Err(ErrorKind::NotFound.into()));
+/// let missing = breaker.judged_by(judge).call_sync(|| Err(ErrorKind::NotFound.into()));
 /// assert!(matches!(missing, Err(CallError::Inner(_))));
 /// # Ok::<(), swiftwater_core::BuildError>(())
 /// ```

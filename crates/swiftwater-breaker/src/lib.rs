@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use swiftwater_breaker::{Breaker, CallError, State, consecutive, failure_rate};
+//! use swiftwater_breaker::{Breaker, OrFallback, Served, State, consecutive, failure_rate};
 //! use swiftwater_core::Clock;
 //!
 //! let (clock, hand) = Clock::manual(); // leave both out to live in real time
@@ -14,8 +14,8 @@
 //!     assert!(supplier.call_sync(|| "no price".parse::<u32>()).is_err());
 //! }
 //! assert_eq!(supplier.state(), State::Open);
-//! let price = supplier.call_sync(|| "17".parse::<u32>()).or_else(|error| error.or_fallback(|_| 15));
-//! assert_eq!(price, Ok(15)); // not even asked: the fallback answered
+//! let price = supplier.call_sync(|| "17".parse::<u32>()).or_fallback(|_| 15);
+//! assert!(matches!(price, Ok(Served::Degraded { value: 15, .. }))); // not even asked: the fallback answered
 //!
 //! hand.advance(Duration::from_secs(1)); // the open time is over: the next call is a probe
 //! assert_eq!(supplier.call_sync(|| "17".parse()), Ok(17));
@@ -112,19 +112,31 @@ mod breaker;
 mod builder;
 mod call;
 mod classify;
+mod event;
+mod face;
+mod fallback;
+mod knobs;
+mod live;
 #[cfg(all(test, swiftwater_loom))]
 mod models;
 mod state;
+mod stripes;
 mod sync;
+mod threads;
 mod trip;
 mod window;
 
 pub use breaker::{Breaker, Permit};
 pub use builder::Builder;
-pub use call::CallError;
+pub use call::{CallError, Judged, RequestError};
 pub use classify::{ByResult, Classify};
+pub use event::{Cause, Event};
+pub use fallback::{OrFallback, Served};
 pub use state::State;
-pub use trip::{FailureRate, Trip, consecutive, failure_rate};
+pub use trip::{
+    FailureCount, Rate, Stalled, Throttle, Trip, consecutive, failure_count, failure_rate, never, slow_rate,
+    stalled, throttle,
+};
 
 /// The README's program, kept working.
 #[cfg(doctest)]

@@ -1,17 +1,31 @@
-//! Decisions only: what a breaker does at a given time. No clock, no lock, no runtime, no log.
+//! Decisions only: what a breaker does at a given time. No clock, no lock, no runtime, no callback.
 //!
 //! # Serials
 //!
 //! One counter numbers both the closed spells (a spell's serial is its *generation*) and the single probes. A permit
 //! carries the serial under which it was granted, so "is this result still about now" is one comparison, and a probe
-//! whose lease ran out cannot be mistaken for the one that took its place. Serial 0 is never granted: it marks calls
-//! that passed while the breaker was switched off.
+//! whose lease ran out cannot be mistaken for the one that took its place.
+//!
+//! # What is decided elsewhere
+//!
+//! While nothing is wrong, calls begin and succeed without asking here: [`Machine::face`] says under which conditions that is
+//! right, and their successes, and calls in flight, are in the [`Stripes`]. Everything that is asked here adds them up.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use swiftwater_core::{Backoff, Outcome, Reason, Rejected, Tick};
 
-use crate::{trip::Trip, window::Window};
+use crate::{
+    event::{Cause, Event, Log},
+    face::{
+        ASK, FULL, Face, OFF, OPEN, PASS, PROBE, RUN, UNTRACKED, is_of, kind_of, rounded, serial_of,
+        start_of, started, word,
+    },
+    live::Live,
+    stripes::{Stripes, Visits},
+    trip::{Kind, Limit, Stalled, Throttle, Trip, Watch},
+    window::Window,
+};
 
 /// What a caller that asks now would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +43,8 @@ pub enum State {
     HalfOpen,
     /// Every call is refused until the open time is over.
     Open,
+    /// Closed again lately: a growing share of the calls passes, and is judged.
+    Ramping,
 }
 
 impl fmt::Display for State {
@@ -40,187 +56,286 @@ impl fmt::Display for State {
             Self::ForcedOpen => "forced_open",
             Self::HalfOpen => "half_open",
             Self::Open => "open",
+            Self::Ramping => "ramping",
         })
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) trip: Trip,
+    pub(crate) throttle: Option<Throttle>,
     /// Seconds, as a knob writes them and reads them back.
     pub(crate) open_base: f64,
     pub(crate) open_cap: Duration,
-    pub(crate) seed: Option<u64>,
     pub(crate) probes: usize,
     pub(crate) successes: u32,
+    pub(crate) probe_failures: u32,
     pub(crate) probe_lease: Duration,
-    pub(crate) enabled: bool,
+    pub(crate) ramp: Option<Duration>,
 }
 
-/// Everything that was ever counted; nothing here is ever reset.
+impl Options {
+    /// From how many nanoseconds on a call is slow by any condition.
+    pub(crate) fn slow(&self) -> u64 {
+        let thresholds = self.trip.windows.iter().filter_map(|watch| match watch.kind {
+            Kind::Failures => None,
+            Kind::Slow(threshold) => Some(nanos(threshold)),
+        });
+        thresholds.min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether it matters when a call begins: to find those that are slow or have stalled, and to shed at the right time.
+    pub(crate) fn need_start(&self) -> bool {
+        self.slow() != u64::MAX || !self.trip.stalled.is_empty() || self.throttle.is_some()
+    }
+}
+
+/// Everything that was ever counted here; nothing is ever reset. The stripes have counted the rest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) admitted: u64,
     pub(crate) rejected_full: u64,
     pub(crate) rejected_open: u64,
+    pub(crate) rejected_throttled: u64,
     pub(crate) success: u64,
     pub(crate) failure: u64,
     pub(crate) ignored: u64,
     pub(crate) local: u64,
     pub(crate) dropped: u64,
     pub(crate) late: u64,
+    pub(crate) slow: u64,
     pub(crate) trips: u64,
     pub(crate) expired: u64,
 }
 
-#[derive(Debug)]
 pub(crate) struct Machine {
-    options: Options,
+    options: Arc<Options>,
+    /// Whether closed permits tell when their calls began.
+    needs_start: bool,
+    enabled: bool,
+    observe_only: bool,
     mode: Mode,
     /// The latest time seen: callers read the clock before they get here and may arrive out of order.
     now: Tick,
     last_serial: u64,
+    /// When the latest generation began.
+    began: Tick,
     /// Failures since the last success. Meaningful while closed.
     run: u32,
-    /// One per failure rate, in the order of the options. Meaningful while closed.
-    windows: Vec<Window>,
-    /// The probes that are out. Empty unless half-open; its capacity is set once, so a probe allocates nothing.
+    /// One per condition with a window, in the order of the options, and the throttle's. Meaningful while closed.
+    windows: Box<[Window]>,
+    /// The calls in flight that began here rather than in a stripe, less those that ended here. As the stripes' own.
+    live: Box<[Live]>,
+    /// Until then no window slides, and nobody need look for stalled calls. Meaningful while closed.
+    slice_end: Tick,
+    /// From how many nanoseconds on a call is slow by any condition.
+    slow: u64,
+    /// The probes that are out. Empty unless half-open.
     probes: Vec<Probe>,
     backoff: Backoff,
+    random: fastrand::Rng,
     counts: Counts,
+    /// Takes memory with the first event.
+    log: Option<Box<Log>>,
+    pub(crate) visits: Visits,
+    /// The state that the last event told of.
+    shown: State,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    Closed { generation: u64 },
-    ForcedClosed { generation: u64 },
+    /// `ramp`: since when it has been taking calls back, if it still is.
+    Closed {
+        generation: u64,
+        ramp: Option<Tick>,
+    },
+    ForcedClosed {
+        generation: u64,
+    },
     ForcedOpen,
-    HalfOpen { successes: u32 },
-    Open { until: Tick },
+    HalfOpen {
+        successes: u32,
+        failures: u32,
+    },
+    Open {
+        until: Tick,
+    },
 }
 
 #[derive(Debug)]
 struct Probe {
     serial: u64,
     until: Tick,
+    start: Tick,
+}
+
+/// How a call ended, as far as it is known.
+#[derive(Clone, Copy)]
+struct Ended {
+    /// `None`: it was dropped.
+    failed: Option<bool>,
+    /// Nanoseconds; means nothing if no permit tells its start.
+    took: u64,
 }
 
 impl Machine {
-    pub(crate) fn new(options: Options) -> Self {
-        let windows = options.trip.rates.iter().map(|rate| Window::new(rate.window)).collect();
-        Self {
-            mode: Mode::Closed { generation: 1 },
-            now: Tick::default(),
+    pub(crate) fn new(options: Arc<Options>, seed: Option<u64>, now: Tick) -> Self {
+        let windows = spans(&options).map(|span| Window::new(span, now)).collect();
+        let live = options.trip.stalled.iter().map(|_| Live::new()).collect();
+        let backoff = match seed {
+            Some(seed) => backoff(&options).seed(seed),
+            None => backoff(&options),
+        };
+        let mut machine = Self {
+            needs_start: options.need_start(),
+            enabled: true,
+            observe_only: false,
+            mode: Mode::Closed { generation: 1, ramp: None },
+            now,
             last_serial: 1,
+            began: now,
             run: 0,
             windows,
-            probes: Vec::with_capacity(options.probes),
-            backoff: backoff(&options),
+            live,
+            slice_end: now,
+            slow: options.slow(),
+            probes: Vec::new(),
+            backoff,
+            random: seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             counts: Counts::default(),
+            log: None,
+            visits: Visits::default(),
+            shown: State::Closed,
             options,
-        }
+        };
+        machine.slice_end = machine.next_slice();
+        machine
     }
 
-    /// May a call be made? The serial of its permit, or why not.
-    pub(crate) fn admit(&mut self, now: Tick) -> Result<u64, Rejected> {
-        if !self.options.enabled {
+    /// May a call be made? The bits of its permit, or why not.
+    pub(crate) fn admit(&mut self, now: Tick, stripes: Stripes<'_>) -> Result<u64, Rejected> {
+        if !self.enabled {
             return Ok(UNTRACKED);
         }
-        let now = self.at(now);
-        if let Mode::Open { until } = self.mode
-            && now >= until
-        {
-            self.mode = Mode::HalfOpen { successes: 0 };
-        }
-        match self.mode {
-            Mode::Closed { generation } | Mode::ForcedClosed { generation } => {
+        let now = self.at(now, stripes);
+        match self.ask(now, stripes) {
+            Ok(bits) => {
                 self.counts.admitted += 1;
-                Ok(generation)
+                Ok(bits)
             }
-            Mode::ForcedOpen => {
-                self.counts.rejected_open += 1;
-                // Nobody knows how long: the operator decides.
-                Err(Rejected::new(Reason::Open, Duration::ZERO))
+            Err(rejected) => {
+                *match rejected.reason() {
+                    Reason::Full => &mut self.counts.rejected_full,
+                    Reason::Throttled => &mut self.counts.rejected_throttled,
+                    _ => &mut self.counts.rejected_open,
+                } += 1;
+                if self.observe_only { Ok(UNTRACKED) } else { Err(rejected) }
             }
-            Mode::Open { until } => {
-                self.counts.rejected_open += 1;
-                Err(Rejected::new(Reason::Open, until - now))
-            }
-            Mode::HalfOpen { .. } => self.admit_probe(now),
         }
     }
 
-    /// The call under `serial` ended so; `None` if nobody knows how.
-    pub(crate) fn settle(&mut self, now: Tick, serial: u64, outcome: Option<Outcome>) {
-        if serial == UNTRACKED {
-            return;
-        }
-        let now = self.at(now);
-        let mode = self.mode;
-        match mode {
-            Mode::Closed { generation } if generation == serial => {
+    /// The call under the permit with these bits ended so; `None` if nobody knows how.
+    pub(crate) fn settle(&mut self, now: Tick, bits: u64, outcome: Option<Outcome>, stripes: Stripes<'_>) {
+        let now = self.at(now, stripes);
+        match self.mode {
+            Mode::Closed { generation, .. } if self.is_of(generation, bits) => {
                 self.count(outcome);
-                self.judge(now, outcome);
+                let start = start_of(bits, now);
+                self.add_in_flight(start, -1);
+                let took = now.as_nanos() - start.as_nanos();
+                if let Some(ended) = Ended::of(outcome, took) {
+                    self.judge(now, ended, stripes);
+                }
             }
-            Mode::ForcedClosed { generation } if generation == serial => self.count(outcome),
-            Mode::HalfOpen { successes } if self.take_probe(serial) => {
-                self.count(outcome);
-                self.judge_probe(now, successes, outcome);
-            }
+            Mode::ForcedClosed { generation } if self.is_of(generation, bits) => self.count(outcome),
+            Mode::HalfOpen { .. } if kind_of(bits) == PROBE => match self.take_probe(serial_of(bits)) {
+                Some(probe) => {
+                    self.count(outcome);
+                    let took = now.as_nanos() - probe.start.as_nanos();
+                    self.judge_probe(now, Ended::of(outcome, took));
+                }
+                None => self.counts.late += 1,
+            },
             _ => self.counts.late += 1,
         }
     }
 
-    pub(crate) fn force_open(&mut self) {
+    pub(crate) fn force_open(&mut self, now: Tick) {
+        self.now = self.now.max(now);
         self.probes.clear();
         self.mode = Mode::ForcedOpen;
+        self.show(Cause::ByHand);
     }
 
-    pub(crate) fn force_closed(&mut self) {
+    pub(crate) fn force_closed(&mut self, now: Tick) {
+        self.now = self.now.max(now);
         self.probes.clear();
+        self.began = self.now;
         self.mode = Mode::ForcedClosed { generation: self.next_serial() };
+        self.show(Cause::ByHand);
     }
 
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, now: Tick) {
+        self.now = self.now.max(now);
         self.backoff.reset();
-        self.close();
+        self.close(None);
+        self.show(Cause::ByHand);
     }
 
     /// What was learnt before the switch was turned is no knowledge about now; a forced mode is the operator's and stays.
-    pub(crate) fn set_enabled(&mut self, enabled: bool) {
-        if enabled == self.options.enabled {
+    pub(crate) fn set_enabled(&mut self, now: Tick, enabled: bool) {
+        if enabled == self.enabled {
             return;
         }
-        self.options.enabled = enabled;
+        self.enabled = enabled;
         match self.mode {
-            Mode::ForcedClosed { .. } => self.force_closed(),
-            Mode::ForcedOpen => {}
-            Mode::Closed { .. } | Mode::HalfOpen { .. } | Mode::Open { .. } => self.reset(),
+            Mode::ForcedClosed { .. } => self.force_closed(now),
+            Mode::ForcedOpen => self.force_open(now),
+            Mode::Closed { .. } | Mode::HalfOpen { .. } | Mode::Open { .. } => self.reset(now),
         }
     }
 
-    pub(crate) fn set_consecutive(&mut self, failures: u32) {
-        self.options.trip.consecutive = Some(failures);
+    /// Before anything has happened.
+    pub(crate) fn start_disabled(&mut self) {
+        self.enabled = false;
+        self.shown = State::Disabled;
     }
 
-    /// For breakers with one failure rate.
-    pub(crate) fn set_failure_rate(&mut self, share: f64) {
-        self.options.trip.rates[0].share = share;
+    pub(crate) fn set_observe_only(&mut self, observe_only: bool) {
+        self.observe_only = observe_only;
     }
 
-    /// From the next trip on, at the step of the backoff where it stands.
-    pub(crate) fn set_open_base(&mut self, base: f64) {
-        self.options.open_base = base;
-        let attempts = self.backoff.attempts();
-        self.backoff = backoff(&self.options);
-        // After 64 doublings every base is at its cap, whatever it was.
-        for _ in 0..attempts.min(64) {
-            self.backoff.next_delay();
+    /// Other values in the same options, from the next outcome or trip on.
+    pub(crate) fn set_options(&mut self, options: Arc<Options>, now: Tick, stripes: Stripes<'_>) {
+        let now = self.at(now, stripes);
+        let good = self.good(stripes);
+        for (window, span) in self.windows.iter_mut().zip(spans(&options)) {
+            window.resize(span, now, good);
         }
+        if options.open_base != self.options.open_base {
+            // At the step where it stands; after 64 doublings every base is at its cap, whatever it was.
+            let attempts = self.backoff.attempts();
+            self.backoff = backoff(&options).seed(self.random.u64(..));
+            for _ in 0..attempts.min(64) {
+                self.backoff.next_delay();
+            }
+        }
+        self.slow = options.slow();
+        self.options = options;
+        self.slice_end = self.next_slice();
     }
 
-    pub(crate) fn options(&self) -> &Options {
+    pub(crate) fn options(&self) -> &Arc<Options> {
         &self.options
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    pub(crate) fn log(&mut self) -> Option<&mut Log> {
+        self.log.as_deref_mut()
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -228,14 +343,16 @@ impl Machine {
     }
 
     pub(crate) fn state(&self, now: Tick) -> State {
-        if !self.options.enabled {
+        if !self.enabled {
             return State::Disabled;
         }
+        let now = self.now.max(now);
         match self.mode {
+            Mode::Closed { ramp: Some(since), .. } if now < self.ramp_end(since) => State::Ramping,
             Mode::Closed { .. } => State::Closed,
             Mode::ForcedClosed { .. } => State::ForcedClosed,
             Mode::ForcedOpen => State::ForcedOpen,
-            Mode::Open { until } if self.now.max(now) < until => State::Open,
+            Mode::Open { until } if now < until => State::Open,
             Mode::Open { .. } | Mode::HalfOpen { .. } => State::HalfOpen,
         }
     }
@@ -243,102 +360,349 @@ impl Machine {
     /// How long an open breaker will still refuse; zero in every other state.
     pub(crate) fn open_left(&self, now: Tick) -> Duration {
         match self.mode {
-            Mode::Open { until } if self.options.enabled => until - self.now.max(now),
+            Mode::Open { until } if self.enabled => until - self.now.max(now),
             _ => Duration::ZERO,
         }
     }
 
-    /// Moves the machine's time on, and takes their places from probes whose lease has run out meanwhile.
-    fn at(&mut self, now: Tick) -> Tick {
+    /// The share of the calls that is refused, where it is a part of them.
+    pub(crate) fn shed(&self, stripes: Stripes<'_>) -> f64 {
+        match self.mode {
+            Mode::Closed { ramp, .. } if self.enabled => {
+                1.0 - self.ramp_share(ramp) * (1.0 - self.throttled(stripes))
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// What callers may go by without asking.
+    pub(crate) fn face(&self, stripes: Stripes<'_>) -> Face {
+        let never = Tick::from_nanos(u64::MAX);
+        let face = |word| Face { word, until: never, slice_end: never, began: self.began, slow: self.slow };
+        let refuse = |kind, until| Face { until, began: self.now, ..face(word(kind, 0)) };
+        if !self.enabled {
+            return face(word(OFF, 0));
+        }
+        match self.mode {
+            Mode::Closed { ramp: Some(_), .. } => face(word(ASK, 0)),
+            Mode::Closed { .. } if self.throttled(stripes) > 0.0 => face(word(ASK, 0)),
+            Mode::Closed { generation, .. } => {
+                let running = self.run > 0 && self.options.trip.consecutive.is_some();
+                Face { slice_end: self.slice_end, ..face(word(if running { RUN } else { PASS }, generation)) }
+            }
+            Mode::ForcedClosed { generation } => face(word(PASS, generation)),
+            // What would be refused is let pass and counted.
+            _ if self.observe_only => face(word(ASK, 0)),
+            Mode::ForcedOpen => refuse(OPEN, never),
+            Mode::Open { until } => refuse(OPEN, until),
+            Mode::HalfOpen { .. } if self.probes.len() < self.options.probes => face(word(ASK, 0)),
+            Mode::HalfOpen { .. } => {
+                let first = self.probes.iter().map(|probe| probe.until).min();
+                refuse(FULL, first.unwrap_or(self.now))
+            }
+        }
+    }
+
+    /// Moves the machine's time on, and what depends on time alone.
+    fn at(&mut self, now: Tick, stripes: Stripes<'_>) -> Tick {
         self.now = self.now.max(now);
+        let now = self.now;
         if !self.probes.is_empty() {
             let out = self.probes.len();
-            self.probes.retain(|probe| self.now < probe.until);
+            self.probes.retain(|probe| now < probe.until);
             self.counts.expired += (out - self.probes.len()) as u64;
         }
-        self.now
+        if let Mode::Closed { generation, ramp } = self.mode {
+            if let Some(since) = ramp
+                && now >= self.ramp_end(since)
+            {
+                self.backoff.reset();
+                self.mode = Mode::Closed { generation, ramp: None };
+                self.show(Cause::RampOver);
+            }
+            if now >= self.slice_end {
+                self.turn(generation, stripes);
+            }
+        }
+        now
+    }
+
+    /// A slice is over, of a window or of the calls in flight.
+    #[cold]
+    fn turn(&mut self, generation: u64, stripes: Stripes<'_>) {
+        let good = stripes.successes(generation);
+        self.windows.iter_mut().for_each(|window| window.slide(self.now, good));
+        self.slice_end = self.next_slice();
+        if self.too_many_stalled(generation, stripes) {
+            self.open(self.now, Cause::Stalled);
+        }
+    }
+
+    fn next_slice(&self) -> Tick {
+        let now = self.now.as_nanos();
+        let slides = self.windows.iter().map(Window::end);
+        let looks = self
+            .options
+            .trip
+            .stalled
+            .iter()
+            .map(|stalled| Tick::from_nanos((now / stalled.width() + 1).saturating_mul(stalled.width())));
+        slides.chain(looks).min().unwrap_or(Tick::from_nanos(u64::MAX))
+    }
+
+    fn ask(&mut self, now: Tick, stripes: Stripes<'_>) -> Result<u64, Rejected> {
+        if let Mode::Open { until } = self.mode
+            && now >= until
+        {
+            self.mode = Mode::HalfOpen { successes: 0, failures: 0 };
+            self.show(Cause::OpenTimeOver);
+        }
+        match self.mode {
+            Mode::Closed { generation, ramp } => {
+                self.admit_share(ramp, stripes)?;
+                self.add_in_flight(rounded(now), 1);
+                Ok(self.permit(generation, now))
+            }
+            Mode::ForcedClosed { generation } => Ok(self.permit(generation, now)),
+            // Nobody knows how long: the operator decides.
+            Mode::ForcedOpen => Err(Rejected::new(Reason::Open, Duration::ZERO)),
+            Mode::Open { until } => Err(Rejected::new(Reason::Open, until - now)),
+            // A probe may return at any time.
+            Mode::HalfOpen { .. } if self.probes.len() >= self.options.probes => {
+                Err(Rejected::new(Reason::Full, Duration::ZERO))
+            }
+            Mode::HalfOpen { .. } => {
+                let serial = self.next_serial();
+                let until = now + self.options.probe_lease;
+                self.probes.push(Probe { serial, until, start: now });
+                Ok(word(PROBE, serial))
+            }
+        }
+    }
+
+    fn permit(&self, generation: u64, now: Tick) -> u64 {
+        if self.needs_start { started(generation, now) } else { word(PASS, generation) }
+    }
+
+    fn is_of(&self, generation: u64, bits: u64) -> bool {
+        match self.needs_start {
+            true => is_of(generation, self.began, bits, self.now),
+            false => bits == word(PASS, generation),
+        }
+    }
+
+    /// Lets a call pass with the probability that ramp and throttle leave.
+    fn admit_share(&mut self, ramp: Option<Tick>, stripes: Stripes<'_>) -> Result<(), Rejected> {
+        let refused = Rejected::new(Reason::Throttled, Duration::ZERO);
+        let share = self.ramp_share(ramp);
+        if share < 1.0 && self.random.f64() >= share {
+            return Err(refused);
+        }
+        let throttled = self.throttled(stripes);
+        if throttled > 0.0 && self.random.f64() < throttled {
+            // A request, and none that was accepted.
+            if let Some(window) = self.throttle_window() {
+                window.record(true);
+            }
+            return Err(refused);
+        }
+        Ok(())
+    }
+
+    fn ramp_share(&self, ramp: Option<Tick>) -> f64 {
+        match (ramp, self.options.ramp) {
+            (Some(since), Some(ramp)) => {
+                ((self.now - since).as_secs_f64() / ramp.as_secs_f64()).clamp(RAMP_START, 1.0)
+            }
+            _ => 1.0,
+        }
+    }
+
+    fn ramp_end(&self, since: Tick) -> Tick {
+        since + self.options.ramp.unwrap_or_default()
+    }
+
+    /// The probability with which a call is to be refused.
+    fn throttled(&self, stripes: Stripes<'_>) -> f64 {
+        let Some(Throttle { k, min_calls, .. }) = &self.options.throttle else { return 0.0 };
+        // The throttle's window is the last one.
+        let Some(window) = self.windows.last() else { return 0.0 };
+        let (requests, refused) = window.totals(self.good(stripes));
+        if requests < *min_calls {
+            return 0.0;
+        }
+        let accepts = requests - refused;
+        ((requests as f64 - k * accepts as f64) / (requests as f64 + 1.0)).max(0.0)
+    }
+
+    fn throttle_window(&mut self) -> Option<&mut Window> {
+        self.options.throttle.as_ref().and_then(|_| self.windows.last_mut())
+    }
+
+    /// The successes of this closed spell that were counted in stripes.
+    fn good(&self, stripes: Stripes<'_>) -> u64 {
+        match self.mode {
+            Mode::Closed { generation, .. } => stripes.successes(generation),
+            _ => 0,
+        }
+    }
+
+    fn judge(&mut self, now: Tick, ended: Ended, stripes: Stripes<'_>) {
+        self.record(ended);
+        match ended.failed {
+            Some(true) => self.run = self.run.saturating_add(1),
+            Some(false) => self.run = 0,
+            None => {}
+        }
+        // What neither failed nor was slow makes nothing worse.
+        if (ended.failed == Some(true) || self.is_slow(ended))
+            && let Some(cause) = self.tripped(stripes)
+        {
+            self.open(now, cause);
+        }
+    }
+
+    fn record(&mut self, ended: Ended) {
+        if self.is_slow(ended) {
+            self.counts.slow += 1;
+        }
+        let mut windows = self.windows.iter_mut();
+        for (watch, window) in self.options.trip.windows.iter().zip(&mut windows) {
+            match (watch.kind, ended.failed) {
+                (Kind::Failures, Some(failed)) => window.record(failed),
+                (Kind::Failures, None) => {}
+                (Kind::Slow(threshold), Some(_)) => window.record(ended.took >= nanos(threshold)),
+                // Of a call that was dropped earlier nobody knows whether it would have been slow.
+                (Kind::Slow(threshold), None) if ended.took >= nanos(threshold) => window.record(true),
+                (Kind::Slow(_), None) => {}
+            }
+        }
+        // What is left is the throttle's.
+        if let (Some(window), Some(failed)) = (windows.next(), ended.failed) {
+            window.record(failed);
+        }
+    }
+
+    fn is_slow(&self, ended: Ended) -> bool {
+        ended.took >= self.slow
+    }
+
+    fn tripped(&self, stripes: Stripes<'_>) -> Option<Cause> {
+        let Trip { consecutive, windows, .. } = &self.options.trip;
+        if consecutive.is_some_and(|limit| self.run >= limit) {
+            return Some(Cause::Consecutive);
+        }
+        let reached = |watch: &Watch, window: &Window| match watch.limit {
+            Limit::Count(count) => window.bad() >= count.into(),
+            Limit::Share { share, min_calls } => {
+                // A little less, for what floating point may be off by.
+                let few = |bad: u64, calls: u64| (bad as f64) < share * calls as f64 * 0.999_999;
+                // Not such a share of even the least calls: nobody need add up the good ones.
+                if few(window.bad(), min_calls) {
+                    return false;
+                }
+                let (calls, bad) = window.totals(self.good(stripes));
+                // In the end divided, not multiplied: 7 of 100 is the same number as the literal 0.07, 0.07 * 100 is not 7.
+                calls >= min_calls && !few(bad, calls) && bad as f64 / calls as f64 >= share
+            }
+        };
+        let (watch, _) = windows.iter().zip(&self.windows).find(|(watch, window)| reached(watch, window))?;
+        Some(match (watch.kind, watch.limit) {
+            (Kind::Slow(_), _) => Cause::SlowRate,
+            (Kind::Failures, Limit::Share { .. }) => Cause::FailureRate,
+            (Kind::Failures, Limit::Count(_)) => Cause::FailureCount,
+        })
+    }
+
+    fn add_in_flight(&mut self, start: Tick, more: i64) {
+        for (stalled, live) in self.options.trip.stalled.iter().zip(&self.live) {
+            live.add(start.as_nanos() / stalled.width(), more);
+        }
+    }
+
+    fn too_many_stalled(&self, generation: u64, stripes: Stripes<'_>) -> bool {
+        let conditions = self.options.trip.stalled.iter().zip(&self.live);
+        conditions.enumerate().any(|(ring, (stalled, live))| {
+            let before = Stalled::before(self.now.as_nanos() / stalled.width());
+            let here = live.before(before);
+            let calls =
+                here.zip(stripes.in_flight(generation, ring, before)).map(|(here, there)| here + there);
+            calls.is_some_and(|calls| calls >= stalled.calls.into())
+        })
+    }
+
+    /// The probe, if it is one that is out; it no longer is.
+    fn take_probe(&mut self, serial: u64) -> Option<Probe> {
+        let place = self.probes.iter().position(|probe| probe.serial == serial);
+        place.map(|place| self.probes.swap_remove(place))
+    }
+
+    fn judge_probe(&mut self, now: Tick, ended: Option<Ended>) {
+        let Mode::HalfOpen { successes, failures } = self.mode else { return };
+        let failed = match ended {
+            Some(ended) if self.is_slow(ended) => {
+                self.counts.slow += 1;
+                Some(true)
+            }
+            Some(ended) => ended.failed,
+            None => None,
+        };
+        match failed {
+            Some(false) if successes + 1 >= self.options.successes => {
+                if self.options.ramp.is_none() {
+                    self.backoff.reset();
+                }
+                self.close(self.options.ramp.map(|_| now));
+                self.show(Cause::ProbesSucceeded);
+            }
+            Some(false) => self.mode = Mode::HalfOpen { successes: successes + 1, failures },
+            Some(true) if failures >= self.options.probe_failures => self.open(now, Cause::ProbeFailed),
+            Some(true) => self.mode = Mode::HalfOpen { successes, failures: failures + 1 },
+            // No trial took place: the permit is back, and that is all.
+            None => {}
+        }
+    }
+
+    fn open(&mut self, now: Tick, cause: Cause) {
+        self.probes.clear();
+        self.counts.trips += 1;
+        self.mode = Mode::Open { until: now + self.backoff.next_delay() };
+        self.show(cause);
+    }
+
+    /// A new closed spell that knows nothing of the past.
+    fn close(&mut self, ramp: Option<Tick>) {
+        self.probes.clear();
+        self.run = 0;
+        let now = self.now;
+        self.windows.iter_mut().for_each(|window| window.clear(now));
+        self.live.iter().for_each(Live::clear);
+        self.began = now;
+        self.mode = Mode::Closed { generation: self.next_serial(), ramp };
+        self.slice_end = self.next_slice();
     }
 
     fn next_serial(&mut self) -> u64 {
-        // 2^64 is out of reach: 584 years at one a nanosecond.
+        // 2^56 is out of reach: two years at one a nanosecond.
         self.last_serial += 1;
         self.last_serial
     }
 
-    fn admit_probe(&mut self, now: Tick) -> Result<u64, Rejected> {
-        if self.probes.len() >= self.options.probes {
-            self.counts.rejected_full += 1;
-            // A probe may return at any time.
-            return Err(Rejected::new(Reason::Full, Duration::ZERO));
+    /// Tells of the state, if it is another one than told before.
+    fn show(&mut self, cause: Cause) {
+        let (from, to) = (self.shown, self.state(self.now));
+        if from != to {
+            self.shown = to;
+            let open_for = self.open_left(self.now);
+            self.log.get_or_insert_default().add(Event {
+                number: 0,
+                at: self.now,
+                from,
+                to,
+                cause,
+                open_for,
+            });
         }
-        let serial = self.next_serial();
-        self.probes.push(Probe { serial, until: now + self.options.probe_lease });
-        self.counts.admitted += 1;
-        Ok(serial)
-    }
-
-    /// Whether the probe is one that is out; it no longer is.
-    fn take_probe(&mut self, serial: u64) -> bool {
-        let place = self.probes.iter().position(|probe| probe.serial == serial);
-        place.map(|place| self.probes.swap_remove(place)).is_some()
-    }
-
-    fn judge(&mut self, now: Tick, outcome: Option<Outcome>) {
-        match outcome {
-            Some(Outcome::Success) => {
-                self.run = 0;
-                for window in &mut self.windows {
-                    window.record(now, false);
-                }
-            }
-            Some(Outcome::Failure) => {
-                self.run = self.run.saturating_add(1);
-                for window in &mut self.windows {
-                    window.record(now, true);
-                }
-                if self.tripped(now) {
-                    self.open(now);
-                }
-            }
-            // Nothing was learnt about the remote.
-            _ => {}
-        }
-    }
-
-    fn tripped(&mut self, now: Tick) -> bool {
-        let Trip { consecutive, rates } = &self.options.trip;
-        consecutive.is_some_and(|limit| self.run >= limit)
-            || rates.iter().zip(&mut self.windows).any(|(rate, window)| {
-                let (calls, failures) = window.totals(now);
-                // Divided, not multiplied: 7 of 100 is the same number as the literal 0.07, 0.07 * 100 is not 7.
-                calls >= rate.min_calls && failures as f64 / calls as f64 >= rate.share
-            })
-    }
-
-    fn judge_probe(&mut self, now: Tick, successes: u32, outcome: Option<Outcome>) {
-        match outcome {
-            Some(Outcome::Success) if successes + 1 >= self.options.successes => self.reset(),
-            Some(Outcome::Success) => self.mode = Mode::HalfOpen { successes: successes + 1 },
-            Some(Outcome::Failure) => self.open(now),
-            // No trial took place: the permit is back, and that is all.
-            _ => {}
-        }
-    }
-
-    fn open(&mut self, now: Tick) {
-        self.probes.clear();
-        self.counts.trips += 1;
-        self.mode = Mode::Open { until: now + self.backoff.next_delay() };
-    }
-
-    /// A new closed spell that knows nothing of the past.
-    fn close(&mut self) {
-        self.probes.clear();
-        self.run = 0;
-        for window in &mut self.windows {
-            window.clear();
-        }
-        self.mode = Mode::Closed { generation: self.next_serial() };
     }
 
     fn count(&mut self, outcome: Option<Outcome>) {
@@ -355,17 +719,36 @@ impl Machine {
     }
 }
 
-fn backoff(options: &Options) -> Backoff {
-    // Exact to the nanosecond within the 24 hours that `build` allows, and far from what would panic.
-    let base = Duration::from_secs_f64(options.open_base);
-    let backoff = Backoff::new(base, options.open_cap)
-        // Full jitter may draw nearly nothing, and a breaker that opens for no time is a breaker that did not open: the
-        // calls that had just failed would be made again at once.
-        .floor(base / 2);
-    match options.seed {
-        Some(seed) => backoff.seed(seed),
-        None => backoff,
+impl Ended {
+    /// `None` if nothing was learnt about the remote.
+    fn of(outcome: Option<Outcome>, took: u64) -> Option<Self> {
+        match outcome {
+            Some(Outcome::Success) => Some(Self { failed: Some(false), took }),
+            Some(Outcome::Failure) => Some(Self { failed: Some(true), took }),
+            None => Some(Self { failed: None, took }),
+            Some(_) => None,
+        }
     }
 }
 
-const UNTRACKED: u64 = 0;
+/// Of the conditions with a window, and of the throttle.
+fn spans(options: &Options) -> impl Iterator<Item = crate::trip::Span> {
+    let throttle = options.throttle.iter().map(|throttle| crate::trip::Span::Time(throttle.window));
+    options.trip.windows.iter().map(|watch| watch.span).chain(throttle)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn backoff(options: &Options) -> Backoff {
+    // Exact to the nanosecond within the 24 hours that `build` allows, and far from what would panic.
+    let base = Duration::from_secs_f64(options.open_base);
+    Backoff::new(base, options.open_cap)
+        // Full jitter may draw nearly nothing, and a breaker that opens for no time is a breaker that did not open: the
+        // calls that had just failed would be made again at once.
+        .floor(base / 2)
+}
+
+/// What the first calls after a recovery are admitted with: some of them have to show that all is well.
+const RAMP_START: f64 = 0.05;

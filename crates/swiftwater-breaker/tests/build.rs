@@ -2,7 +2,9 @@
 
 use std::{error::Error, io, time::Duration};
 
-use swiftwater_breaker::{Breaker, Builder, CallError, State, Trip, consecutive, failure_rate};
+use swiftwater_breaker::{
+    Breaker, Builder, CallError, OrFallback, Served, State, Trip, consecutive, failure_rate,
+};
 use swiftwater_core::{Outcome, Reason, Rejected};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -88,7 +90,13 @@ fn errors_speak_of_their_own_level_and_hand_on_the_cause() {
 
 #[test]
 fn a_fallback_stands_in_for_a_refusal_only() {
-    let refused: CallError<u8> = Rejected::new(Reason::Full, MS).into();
-    assert_eq!(refused.or_fallback(|rejected| rejected.reason()), Ok(Reason::Full));
-    assert_eq!(CallError::Inner(3).or_fallback(|_| Reason::Full), Err(3));
+    let rejected = Rejected::new(Reason::Full, MS);
+    let refused: Result<u8, CallError<u8>> = Err(rejected.into());
+    assert_eq!(refused.or_fallback(|_| 7), Ok(Served::Degraded { value: 7, rejected }));
+    let failed: Result<u8, _> = Err(CallError::Inner(3));
+    assert_eq!(failed.or_fallback(|_| unreachable!("the call was made")), Err(3));
+    let made: Result<u8, CallError<u8>> = Ok(5);
+    assert_eq!(made.or_fallback(|_| unreachable!("the call was made")), Ok(Served::Fresh(5)));
+    assert!(Served::Degraded { value: 7, rejected }.is_degraded() && !Served::Fresh(5).is_degraded());
+    assert_eq!((Served::Degraded { value: 7, rejected }.into_inner(), Served::Fresh(5).into_inner()), (7, 5));
 }

@@ -149,7 +149,7 @@ fn a_call_that_somebody_elses_panic_drops_is_a_drop() {
 fn the_async_classifier_is_asked() {
     let (breaker, _hand) = breaker(|b| b.trip_when(consecutive(1)));
     let judge = |_: &Result<(), ()>| Outcome::Ignored;
-    let mut call = pin!(breaker.call_with(judge, || ready(Err(()))));
+    let mut call = pin!(breaker.judged_by(judge).call(|| ready(Err(()))));
     assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::Inner(()))));
     assert_eq!((breaker.state(), count(&breaker, "ignored")), (State::Closed, 1));
 }

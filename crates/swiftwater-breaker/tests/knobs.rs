@@ -2,8 +2,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::*;
-use swiftwater_breaker::{Breaker, State, consecutive, failure_rate};
+use swiftwater_breaker::{
+    Breaker, State, consecutive, failure_count, failure_rate, never, slow_rate, throttle,
+};
 use swiftwater_core::{Knob, KnobError, Outcome, Tunable};
 
 fn knob(breaker: &Breaker, name: &str) -> Option<Knob> {
@@ -47,7 +51,7 @@ fn the_failure_rate_holds_from_the_next_failure_on() -> Result<(), KnobError> {
 
 #[test]
 fn the_open_base_holds_from_the_next_trip_on_at_the_step_that_was_reached() -> Result<(), KnobError> {
-    let ms = |ms| std::time::Duration::from_millis(ms);
+    let ms = |ms| Duration::from_millis(ms);
     let (breaker, hand) = breaker(|b| b.trip_when(consecutive(1)).open_for(ms(100)..=ms(100_000)));
     let base = knob(&breaker, "open_base").expect("offered");
     assert_eq!((base.get()?, base.bounds()), (0.1, 0.001..=100.0));
@@ -83,9 +87,18 @@ fn only_knobs_that_turn_something_are_offered() {
     let rate = || failure_rate(0.5);
     let with = |trip: swiftwater_breaker::Trip| names(&breaker(|b| b.trip_when(trip)).0);
     assert_eq!(with(consecutive(5)), ["failure_threshold", "open_base"]);
-    assert_eq!(with(rate().into()), ["failure_rate", "open_base"]);
+    assert_eq!(with(rate().into()), ["failure_rate", "failure_window", "open_base"]);
+    assert_eq!(with(rate().over_calls(50).into()), ["failure_rate", "failure_calls", "open_base"]);
     assert_eq!(with(rate().or(rate())), ["open_base"]);
-    assert_eq!(with(rate().or(consecutive(5))), ["failure_threshold", "failure_rate", "open_base"]);
+    let all = with(rate().or(consecutive(5)));
+    assert_eq!(all, ["failure_threshold", "failure_rate", "failure_window", "open_base"]);
+    let slow = slow_rate(0.5, Duration::from_secs(1));
+    assert_eq!(with(slow.clone().into()), ["slow_rate", "slow_threshold", "slow_window", "open_base"]);
+    assert_eq!(with(slow.over_calls(9).into()), ["slow_rate", "slow_threshold", "slow_calls", "open_base"]);
+    assert_eq!(with(failure_count(3).into()), ["failure_count", "open_base"]);
+    assert_eq!(with(never()), ["open_base"]);
+    let throttled = breaker(|b| b.trip_when(never()).throttle(throttle(2.0))).0;
+    assert_eq!(names(&throttled), ["throttle_k", "open_base"]);
 }
 
 #[test]

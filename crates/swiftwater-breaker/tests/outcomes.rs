@@ -196,7 +196,7 @@ fn a_panic_under_a_bare_permit_is_a_drop() {
 fn a_panicking_classifier_is_a_drop_and_leaves_the_breaker_usable() {
     let (breaker, _hand) = breaker(|b| b.trip_when(consecutive(1)));
     let judge = |_: &Result<(), ()>| -> Outcome { panic!("on purpose") };
-    let call = || breaker.call_sync_with(judge, || Ok(()));
+    let call = || breaker.judged_by(judge).call_sync(|| Ok(()));
     assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
     assert_eq!((breaker.state(), count(&breaker, "dropped")), (State::Closed, 1));
     run(&breaker, Some(Outcome::Success));
@@ -210,9 +210,9 @@ fn the_classifier_decides_what_is_recorded_and_not_what_is_returned() -> Result<
         Ok(_) => Outcome::Success,
         Err(()) => Outcome::Local,
     };
-    assert!(breaker.call_sync_with(judge, || Err(())).is_err());
+    assert!(breaker.judged_by(judge).call_sync(|| Err(())).is_err());
     assert_eq!((breaker.state(), count(&breaker, "local")), (State::Closed, 1));
-    assert_eq!(breaker.call_sync_with(judge, || Ok(503)), Ok(503));
+    assert_eq!(breaker.judged_by(judge).call_sync(|| Ok(503)), Ok(503));
     assert_eq!(breaker.state(), State::Open);
     Ok(())
 }

@@ -36,8 +36,8 @@ fn closures_futures_and_classifiers_may_use_the_breaker() {
         use_it(&breaker);
         Ok(())
     };
-    assert_eq!(breaker.call_sync_with(judge, sync), Ok(()));
-    let call = breaker.call_with(judge, || {
+    assert_eq!(breaker.judged_by(judge).call_sync(sync), Ok(()));
+    let call = breaker.judged_by(judge).call(|| {
         use_it(&breaker);
         poll_fn(|_| Poll::Ready(sync()))
     });

@@ -154,12 +154,14 @@ pub struct Tick(u64);
 impl Tick {
     /// From [`as_nanos`](Self::as_nanos).
     #[must_use]
+    #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
     /// Nanoseconds since the clock's origin.
     #[must_use]
+    #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
@@ -169,6 +171,7 @@ impl Tick {
 impl Add<Duration> for Tick {
     type Output = Self;
 
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
@@ -178,6 +181,7 @@ impl Add<Duration> for Tick {
 impl Sub for Tick {
     type Output = Duration;
 
+    #[inline]
     fn sub(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
