@@ -279,6 +279,7 @@ impl Shared {
     pub(crate) fn end(&self, bits: u64, outcome: Option<Outcome>) {
         if outcome == Some(Outcome::Success)
             && self.face.word.load(Acquire) == bits
+            && !self.needs.start
             && !self.needs.order
             && (!self.needs.end || self.clock.now().as_nanos() < self.face.slice_end.load(Relaxed))
             && let Some(stripe) = self.stripes().mine()

@@ -385,7 +385,7 @@ impl Machine {
         }
         match self.mode {
             Mode::Closed { ramp: Some(_), .. } => face(word(ASK, 0)),
-            Mode::Closed { .. } if self.throttled(stripes) > 0.0 => face(word(ASK, 0)),
+            Mode::Closed { .. } if self.may_throttle(stripes) => face(word(ASK, 0)),
             Mode::Closed { generation, .. } => {
                 let running = self.run > 0 && self.options.trip.consecutive.is_some();
                 Face { slice_end: self.slice_end, ..face(word(if running { RUN } else { PASS }, generation)) }
@@ -533,6 +533,16 @@ impl Machine {
         }
         let accepts = requests - refused;
         ((requests as f64 - k * accepts as f64) / (requests as f64 + 1.0)).max(0.0)
+    }
+
+    /// Whether a call may be refused before another one fails or a slice ends. Successes only make that less likely, once
+    /// there are calls enough.
+    fn may_throttle(&self, stripes: Stripes<'_>) -> bool {
+        let (Some(throttle), Some(window)) = (&self.options.throttle, self.windows.last()) else {
+            return false;
+        };
+        window.bad() > 0
+            && (window.totals(self.good(stripes)).0 < throttle.min_calls || self.throttled(stripes) > 0.0)
     }
 
     fn throttle_window(&mut self) -> Option<&mut Window> {
