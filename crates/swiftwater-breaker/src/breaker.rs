@@ -59,10 +59,11 @@ pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 struct Needs {
     /// When it begins.
     start: bool,
-    /// When it ends: to be in the right slice of a window.
-    end: bool,
     /// Which ended first.
     order: bool,
+    /// When it ends, and nothing else: to be in the right slice of a window.
+    time_at_end: bool,
+    nothing_at_end: bool,
 }
 
 impl Breaker {
@@ -263,15 +264,31 @@ impl Shared {
     /// May a call be made? The bits of its permit, or why not.
     #[inline(always)]
     pub(crate) fn begin(&self) -> Result<u64, Rejected> {
-        let face = self.face.word.load(Acquire);
-        if kind_of(face) == PASS
-            && !self.needs.start
-            && let Some(stripe) = self.stripes().mine()
-        {
-            stripe.add_admitted();
-            return Ok(face);
+        match self.begin_at_once() {
+            Some(bits) => Ok(bits),
+            None => match self.refuse_at_once() {
+                Some(rejected) => Err(rejected),
+                None => self.begin_otherwise(),
+            },
         }
-        self.begin_otherwise(face)
+    }
+
+    /// A refusal that needs nothing but the face and a load for the time: the callers that are refused spin fastest.
+    #[inline(never)]
+    pub(crate) fn refuse_at_once(&self) -> Option<Rejected> {
+        let face = self.face.word.load(Acquire);
+        if matches!(kind_of(face), OPEN | FULL) { self.refuse(face, self.clock.try_now()?) } else { None }
+    }
+
+    /// A healthy call: what is inlined into callers.
+    #[inline(always)]
+    pub(crate) fn begin_at_once(&self) -> Option<u64> {
+        let face = self.face.word.load(Acquire);
+        if kind_of(face) != PASS || self.needs.start {
+            return None;
+        }
+        self.stripes().mine()?.add_admitted();
+        Some(face)
     }
 
     /// The call under the permit with these bits ended so.
@@ -279,22 +296,27 @@ impl Shared {
     pub(crate) fn end(&self, bits: u64, outcome: Option<Outcome>) {
         if outcome == Some(Outcome::Success)
             && self.face.word.load(Acquire) == bits
-            && !self.needs.start
-            && !self.needs.order
-            && (!self.needs.end || self.clock.now().as_nanos() < self.face.slice_end.load(Relaxed))
+            && (self.needs.nothing_at_end || self.is_in_slice())
             && let Some(stripe) = self.stripes().mine()
+            && stripe.add_success_at_once(serial_of(bits))
         {
-            stripe.add_success(serial_of(bits));
             return;
         }
         self.end_otherwise(bits, outcome);
     }
 
+    #[inline(always)]
+    fn is_in_slice(&self) -> bool {
+        let now = self.clock.try_now();
+        self.needs.time_at_end && now.is_some_and(|now| now.as_nanos() < self.face.slice_end.load(Relaxed))
+    }
+
     #[inline(never)]
-    fn begin_otherwise(&self, face: u64) -> Result<u64, Rejected> {
+    pub(crate) fn begin_otherwise(&self) -> Result<u64, Rejected> {
+        let face = self.face.word.load(Acquire);
         let known = match kind_of(face) {
             PASS | RUN => self.begin_in_time(face),
-            OPEN | FULL => self.refuse(face),
+            OPEN | FULL => self.refuse(face, self.clock.now()).map(Err),
             OFF => Some(Ok(UNTRACKED)),
             _ => None,
         };
@@ -303,7 +325,7 @@ impl Shared {
 
     #[inline(never)]
     fn end_otherwise(&self, bits: u64, outcome: Option<Outcome>) {
-        let known = self.needs.start && outcome == Some(Outcome::Success) && self.succeed_in_time(bits);
+        let known = outcome == Some(Outcome::Success) && self.succeed_in_time(bits);
         if !known && bits != UNTRACKED {
             self.end_asking(bits, outcome);
         }
@@ -327,38 +349,46 @@ impl Shared {
     }
 
     /// A call that is refused by the face.
-    fn refuse(&self, face: u64) -> Option<Result<u64, Rejected>> {
-        let (now, until) = (self.clock.now(), Tick::from_nanos(self.face.until.load(Relaxed)));
+    #[inline]
+    fn refuse(&self, face: u64, now: Tick) -> Option<Rejected> {
+        let until = Tick::from_nanos(self.face.until.load(Relaxed));
         let stripe = self.stripes().mine()?;
         if now >= until || now.as_nanos() < self.face.began.load(Relaxed) {
             return None;
         }
-        Some(Err(if kind_of(face) == FULL {
+        Some(if kind_of(face) == FULL {
             stripe.add_rejected_full();
             Rejected::new(Reason::Full, Duration::ZERO)
         } else {
             stripe.add_rejected_open();
             let for_ever = until.as_nanos() == u64::MAX;
             Rejected::new(Reason::Open, if for_ever { Duration::ZERO } else { until - now })
-        }))
+        })
     }
 
-    /// A success, under a permit that tells its start, that passes by the face.
+    /// A success that passes by the face at this time.
+    #[inline]
     fn succeed_in_time(&self, bits: u64) -> bool {
         let face = self.face.word.load(Acquire);
-        let (now, began) = (self.clock.now(), Tick::from_nanos(self.face.began.load(Relaxed)));
-        let (generation, start) = (serial_of(face), start_of(bits, now));
-        let took = now.as_nanos() - start.as_nanos();
-        if kind_of(face) != PASS
-            || self.needs.order
-            || !is_of(generation, began, bits, now)
-            || now.as_nanos() >= self.face.slice_end.load(Relaxed)
-            || took >= self.face.slow.load(Relaxed)
-        {
+        let Some(stripe) = self.stripes().mine() else { return false };
+        if kind_of(face) != PASS || self.needs.order {
             return false;
         }
-        let Some(stripe) = self.stripes().mine() else { return false };
-        self.stripes().add_in_flight(stripe, generation, start, -1);
+        let (now, generation) = (self.clock.now(), serial_of(face));
+        if now.as_nanos() >= self.face.slice_end.load(Relaxed) {
+            return false;
+        }
+        if self.needs.start {
+            let began = Tick::from_nanos(self.face.began.load(Relaxed));
+            let start = start_of(bits, now);
+            let took = now.as_nanos() - start.as_nanos();
+            if !is_of(generation, began, bits, now) || took >= self.face.slow.load(Relaxed) {
+                return false;
+            }
+            self.stripes().add_in_flight(stripe, generation, start, -1);
+        } else if face != bits {
+            return false;
+        }
         stripe.add_success(generation);
         true
     }
@@ -461,11 +491,9 @@ impl Needs {
     fn of(options: &Options) -> Self {
         let windows = &options.trip.windows;
         let start = options.need_start();
-        Self {
-            start,
-            end: start || windows.iter().any(|watch| matches!(watch.span, Span::Time(_))),
-            order: windows.iter().any(|watch| matches!(watch.span, Span::Calls(_))),
-        }
+        let order = windows.iter().any(|watch| matches!(watch.span, Span::Calls(_)));
+        let nothing_at_end = !start && windows.is_empty();
+        Self { start, order, time_at_end: !start && !order && !nothing_at_end, nothing_at_end }
     }
 }
 

@@ -33,12 +33,12 @@ impl Breaker {
     ///
     /// Dropping the future drops the call's future and returns the permit; the call counts as dropped, neither as a
     /// success nor as a failure.
-    pub async fn call<T, E, F, Fut>(&self, f: F) -> Result<T, CallError<E>>
+    pub fn call<T, E, F, Fut>(&self, f: F) -> impl Future<Output = Result<T, CallError<E>>>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        self.judged_by(ByResult).call(f).await
+        self.judged_by(ByResult).call(f)
     }
 
     /// [`call`](Self::call) for code that does not wait, or that blocks.
@@ -89,12 +89,16 @@ impl Breaker {
     /// # Cancel safety
     ///
     /// As [`call`](Self::call); the request is dropped with the future.
-    pub async fn call_request<R, T, E, F, Fut>(&self, request: R, f: F) -> Result<T, RequestError<E, R>>
+    pub fn call_request<R, T, E, F, Fut>(
+        &self,
+        request: R,
+        f: F,
+    ) -> impl Future<Output = Result<T, RequestError<E, R>>>
     where
         F: FnOnce(R) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        self.judged_by(ByResult).call_request(request, f).await
+        self.judged_by(ByResult).call_request(request, f)
     }
 
     /// The same breaker with a judge of how calls went: see [`Classify`].
@@ -124,8 +128,13 @@ impl<C> Judged<'_, C> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let watched = Watched::new(self.breaker)?;
-        watched.run(self.classify, f).await.map_err(CallError::Inner)
+        let mut watched = Watched::new(self.breaker)?;
+        let result = {
+            let mut future = pin!(watched.inside(f));
+            poll_fn(|cx| watched.inside(|| future.as_mut().poll(cx))).await
+        };
+        watched.finish(self.classify.classify(&result));
+        result.map_err(CallError::Inner)
     }
 
     /// As [`Breaker::call_sync`], but what is recorded is what the judge says; what is returned is the call's own.
@@ -142,10 +151,25 @@ impl<C> Judged<'_, C> {
     where
         C: Classify<Result<T, E>>,
     {
-        let mut watched = Watched::new(self.breaker)?;
-        let result = watched.inside(f);
-        watched.finish(self.classify.classify(&result));
-        result.map_err(CallError::Inner)
+        let breaker = self.breaker.shared();
+        match breaker.begin_at_once() {
+            Some(bits) => Watched::under(breaker, bits).run_sync(self.classify, f).map_err(CallError::Inner),
+            None => match breaker.refuse_at_once() {
+                Some(rejected) => Err(CallError::Rejected(rejected)),
+                None => self.call_sync_otherwise(f),
+            },
+        }
+    }
+
+    /// Apart, so that what is inlined into callers has nothing to save for it.
+    #[inline(never)]
+    fn call_sync_otherwise<T, E>(self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>>
+    where
+        C: Classify<Result<T, E>>,
+    {
+        let breaker = self.breaker.shared();
+        let bits = breaker.begin_otherwise()?;
+        Watched::under(breaker, bits).run_sync(self.classify, f).map_err(CallError::Inner)
     }
 
     /// As [`Breaker::call_request`], but what is recorded is what the judge says; what is returned is the call's own.
@@ -167,10 +191,16 @@ impl<C> Judged<'_, C> {
         F: FnOnce(R) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        match Watched::new(self.breaker) {
-            Err(rejected) => Err(RequestError::Rejected { request, rejected }),
-            Ok(watched) => watched.run(self.classify, || f(request)).await.map_err(RequestError::Inner),
-        }
+        let mut watched = match Watched::new(self.breaker) {
+            Err(rejected) => return Err(RequestError::Rejected { request, rejected }),
+            Ok(watched) => watched,
+        };
+        let result = {
+            let mut future = pin!(watched.inside(|| f(request)));
+            poll_fn(|cx| watched.inside(|| future.as_mut().poll(cx))).await
+        };
+        watched.finish(self.classify.classify(&result));
+        result.map_err(RequestError::Inner)
     }
 }
 
@@ -270,7 +300,12 @@ impl<'a> Watched<'a> {
     #[inline(always)]
     fn new(breaker: &'a Breaker) -> Result<Self, Rejected> {
         let breaker = breaker.shared();
-        Ok(Self { breaker, bits: breaker.begin()?, inside: false })
+        Ok(Self::under(breaker, breaker.begin()?))
+    }
+
+    #[inline(always)]
+    fn under(breaker: &'a Shared, bits: u64) -> Self {
+        Self { breaker, bits, inside: false }
     }
 
     #[inline(always)]
@@ -281,16 +316,13 @@ impl<'a> Watched<'a> {
         result
     }
 
-    async fn run<C, T, E, F, Fut>(mut self, classify: C, f: F) -> Result<T, E>
-    where
-        C: Classify<Result<T, E>>,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        let result = {
-            let mut future = pin!(self.inside(f));
-            poll_fn(|cx| self.inside(|| future.as_mut().poll(cx))).await
-        };
+    #[inline(always)]
+    fn run_sync<T, E>(
+        mut self,
+        classify: impl Classify<Result<T, E>>,
+        f: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let result = self.inside(f);
         self.finish(classify.classify(&result));
         result
     }

@@ -23,7 +23,7 @@ use crate::{
     },
     live::Live,
     stripes::{Stripes, Visits},
-    trip::{Kind, Limit, Stalled, Throttle, Trip, Watch},
+    trip::{Kind, Limit, Stalled, Throttle, Trip},
     window::Window,
 };
 
@@ -597,30 +597,23 @@ impl Machine {
         ended.took >= self.slow
     }
 
-    fn tripped(&self, stripes: Stripes<'_>) -> Option<Cause> {
-        let Trip { consecutive, windows, .. } = &self.options.trip;
-        if consecutive.is_some_and(|limit| self.run >= limit) {
+    fn tripped(&mut self, stripes: Stripes<'_>) -> Option<Cause> {
+        let Mode::Closed { generation, .. } = self.mode else { return None };
+        if self.options.trip.consecutive.is_some_and(|limit| self.run >= limit) {
             return Some(Cause::Consecutive);
         }
-        let reached = |watch: &Watch, window: &Window| match watch.limit {
-            Limit::Count(count) => window.bad() >= count.into(),
-            Limit::Share { share, min_calls } => {
-                // A little less, for what floating point may be off by.
-                let few = |bad: u64, calls: u64| (bad as f64) < share * calls as f64 * 0.999_999;
-                // Not such a share of even the least calls: nobody need add up the good ones.
-                if few(window.bad(), min_calls) {
-                    return false;
+        self.options.trip.windows.iter().zip(&mut self.windows).find_map(|(watch, window)| {
+            let reached = match watch.limit {
+                Limit::Count(count) => window.bad() >= count.into(),
+                Limit::Share { share, min_calls } => {
+                    window.has_share(share, min_calls, || stripes.successes(generation))
                 }
-                let (calls, bad) = window.totals(self.good(stripes));
-                // In the end divided, not multiplied: 7 of 100 is the same number as the literal 0.07, 0.07 * 100 is not 7.
-                calls >= min_calls && !few(bad, calls) && bad as f64 / calls as f64 >= share
-            }
-        };
-        let (watch, _) = windows.iter().zip(&self.windows).find(|(watch, window)| reached(watch, window))?;
-        Some(match (watch.kind, watch.limit) {
-            (Kind::Slow(_), _) => Cause::SlowRate,
-            (Kind::Failures, Limit::Share { .. }) => Cause::FailureRate,
-            (Kind::Failures, Limit::Count(_)) => Cause::FailureCount,
+            };
+            reached.then_some(match (watch.kind, watch.limit) {
+                (Kind::Slow(_), _) => Cause::SlowRate,
+                (Kind::Failures, Limit::Share { .. }) => Cause::FailureRate,
+                (Kind::Failures, Limit::Count(_)) => Cause::FailureCount,
+            })
         })
     }
 

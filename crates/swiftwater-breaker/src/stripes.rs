@@ -211,6 +211,16 @@ impl Stripe {
         add(&self.rejected_open);
     }
 
+    /// A call of this generation has succeeded: for callers into which it is inlined. False: not if it is the first here.
+    #[inline(always)]
+    pub(crate) fn add_success_at_once(&self, generation: u64) -> bool {
+        let known = self.generation.load(Relaxed) == generation;
+        if known {
+            add(&self.success);
+        }
+        known
+    }
+
     /// A call of this generation has succeeded.
     #[inline]
     pub(crate) fn add_success(&self, generation: u64) {
@@ -221,11 +231,16 @@ impl Stripe {
     #[inline]
     fn enter(&self, generation: u64) {
         if self.generation.load(Relaxed) != generation {
-            self.base.store(self.success.load(Relaxed), Relaxed);
-            self.live.iter().for_each(Live::clear);
-            // Release: see `Stripes::of`.
-            self.generation.store(generation, Release);
+            self.enter_new(generation);
         }
+    }
+
+    #[cold]
+    fn enter_new(&self, generation: u64) {
+        self.base.store(self.success.load(Relaxed), Relaxed);
+        self.live.iter().for_each(Live::clear);
+        // Release: see `Stripes::of`.
+        self.generation.store(generation, Release);
     }
 }
 

@@ -45,6 +45,26 @@ impl Window {
         }
     }
 
+    /// Whether at least this share of at least so many calls is bad. Adds up the good ones only if they may matter.
+    pub(crate) fn has_share(&mut self, share: f64, min_calls: u64, good: impl FnOnce() -> u64) -> bool {
+        if let Self::Time(time) = self
+            && time.bad < time.harmless
+        {
+            return false;
+        }
+        let (calls, bad) = self.totals(good());
+        // Divided, not multiplied: 7 of 100 is the same number as the literal 0.07, 0.07 * 100 is not 7.
+        let has = calls >= min_calls && bad as f64 / calls as f64 >= share;
+        if let Self::Time(time) = self
+            && calls >= min_calls
+            && !has
+        {
+            // More good calls only make it less. A trifle off, for what floating point may err by.
+            time.harmless = (share * (calls - bad) as f64 / (1.0 - share) * 0.999_999) as u64;
+        }
+        has
+    }
+
     pub(crate) fn bad(&self) -> u64 {
         match self {
             Self::Calls(calls) => calls.bad,
@@ -96,6 +116,8 @@ pub(crate) struct Time {
     /// Sums over the slices.
     calls: u64,
     bad: u64,
+    /// Fewer bad calls than this are not the share that was last asked for, as long as no good ones leave the window.
+    harmless: u64,
     slices: [Slice; SLICES],
 }
 
@@ -115,6 +137,7 @@ impl Time {
             booked: 0,
             calls: 0,
             bad: 0,
+            harmless: 0,
             slices: [Slice::default(); SLICES],
         }
     }
@@ -148,6 +171,7 @@ impl Time {
             self.bad -= u64::from(slice.bad);
         }
         self.newest = current;
+        self.harmless = 0;
     }
 
     fn book(&mut self, good: u64) {
@@ -157,7 +181,7 @@ impl Time {
 
     fn clear(&mut self, now: Tick) {
         self.newest = now.as_nanos() / self.width;
-        (self.booked, self.calls, self.bad) = (0, 0, 0);
+        (self.booked, self.calls, self.bad, self.harmless) = (0, 0, 0, 0);
         self.slices = [Slice::default(); SLICES];
     }
 

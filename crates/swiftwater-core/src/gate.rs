@@ -39,40 +39,58 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A gate said no: why, and when asking again may help. 8 bytes, so that refusing is as cheap as admitting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rejected {
-    reason: Reason,
-    retry_after_ms: u32,
-}
+/// A gate said no: why, and when asking again may help.
+///
+/// One word, as a [`Token`] is, so that `Result<Token, Rejected>` travels in registers and refusing is as cheap as admitting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rejected(
+    /// `milliseconds << 8 | reason`.
+    u64,
+);
 
 impl Rejected {
     /// `retry_after` is kept in whole milliseconds, rounded up, up to 49 days.
+    #[inline]
     #[must_use]
     pub fn new(reason: Reason, retry_after: Duration) -> Self {
         // Not `as_nanos`, which computes with 128 bits.
         let part = u64::from(retry_after.subsec_nanos().div_ceil(1_000_000));
         let millis = retry_after.as_secs().saturating_mul(1000).saturating_add(part);
-        Self { reason, retry_after_ms: u32::try_from(millis).unwrap_or(u32::MAX) }
+        Self(millis.min(u32::MAX.into()) << 8 | reason as u64)
     }
 
     /// Why the gate refused.
+    #[inline]
     #[must_use]
     pub fn reason(&self) -> Reason {
-        self.reason
+        const FULL: u64 = Reason::Full as u64;
+        const OPEN: u64 = Reason::Open as u64;
+        match self.0 & 0xff {
+            FULL => Reason::Full,
+            OPEN => Reason::Open,
+            _ => Reason::Throttled,
+        }
     }
 
     /// How long a refusal is to be expected at least. Zero: ask again at any time.
+    #[inline]
     #[must_use]
     pub fn retry_after(&self) -> Duration {
-        Duration::from_millis(self.retry_after_ms.into())
+        Duration::from_millis(self.0 >> 8)
+    }
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rejected = f.debug_struct("Rejected");
+        rejected.field("reason", &self.reason()).field("retry_after", &self.retry_after()).finish()
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rejected: {}", self.reason)?;
-        if self.retry_after_ms > 0 {
+        write!(f, "rejected: {}", self.reason())?;
+        if !self.retry_after().is_zero() {
             write!(f, ", retry after {:?}", self.retry_after())?;
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 use std::{
     hint::black_box,
+    ops::Deref,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -18,9 +19,12 @@ use swiftwater_benches::{
     heap,
     versus::{Case, Effort, Figure, Planned, time_per_op},
 };
-use swiftwater_breaker::{Breaker, CallError, Trip, consecutive, failure_rate};
-use swiftwater_core::{Gate, Outcome, Pass, Rejected, Token};
+use swiftwater_breaker::{Breaker, CallError, Trip, consecutive, failure_rate, slow_rate};
+use swiftwater_core::{Clock, Gate, Outcome, Pass, Rejected, Token};
 use tower::{Layer as _, Service as _, ServiceExt as _};
+use tower_resilience_circuitbreaker::{
+    CircuitBreakerConfigBuilder, CircuitBreakerError, CircuitBreakerLayer, DefaultClassifier,
+};
 
 use crate::runtime::one_thread;
 
@@ -32,7 +36,10 @@ pub fn cases() -> Vec<Planned> {
         Planned::new("closed_rate_2t", || closed_rate("closed_rate_2t", 2)),
         Planned::new("open_reject_1t", open_reject),
         Planned::new("async_closed_1t", async_closed),
-        Planned::new("failing_1t", failing),
+        Planned::new("failing_1t", || failing("failing_1t", 1)),
+        Planned::new("failing_2t", || failing("failing_2t", 2)),
+        Planned::new("counted_1t", counted),
+        Planned::new("slow_call_1t", slow_call),
         Planned::new("gate_dyn_1t", gate_dyn),
         Planned::new("memory", memory),
     ]
@@ -91,7 +98,7 @@ fn open_reject() -> Case {
     case.rival("breaker async, polled once", move |effort| [kind.measure(effort, breaker_polled())]);
     case.rival("circuitbreaker-rs", move |effort| [kind.measure(effort, circuitbreaker_rs())]);
     case.rival("tower-resilience-circuitbreaker", move |effort| {
-        [kind.measure_async(effort, tower_resilience())]
+        [kind.measure_async(effort, tower_resilience(tower_resilience_builder()))]
     });
     case.floor("a relaxed load", move |effort| {
         let open = AtomicBool::new(true);
@@ -147,7 +154,7 @@ fn async_closed() -> Case {
         [kind.measure_async(effort, call)]
     });
     case.rival("tower-resilience-circuitbreaker", move |effort| {
-        [kind.measure_async(effort, tower_resilience())]
+        [kind.measure_async(effort, tower_resilience(tower_resilience_builder()))]
     });
     case.floor("no breaker", move |effort| {
         [kind.measure_async(effort, async |n, fail| Answer::of(async { result(n, fail) }.await))]
@@ -156,9 +163,10 @@ fn async_closed() -> Case {
 }
 
 /// Every second call fails, which trips nobody.
-fn failing() -> Case {
-    let mut case = Case::new([Figure::lower("failing_1t", "ns per call, of which every second fails")]);
-    let kind = Kind::Failing;
+fn failing(name: &str, threads: u64) -> Case {
+    let unit = "ns per call, of one thread, of which every second fails";
+    let mut case = Case::new([Figure::lower(name, unit)]);
+    let kind = Kind::Failing { threads };
     case.ours(move |effort| [kind.measure(effort, ours(rate()))]);
     case.rival("recloser", move |effort| [kind.measure(effort, recloser())]);
     case.rival("failsafe consecutive", move |effort| [kind.measure(effort, failsafe_consecutive())]);
@@ -177,9 +185,64 @@ fn failing() -> Case {
     case
 }
 
-/// Through `Arc<dyn Gate>`, as pools and cache layers do. No rival has such a seam: theirs is their closure form.
+/// The last hundred calls, in order: what recloser, breaker and tower-resilience keep.
+fn counted() -> Case {
+    let mut case = Case::new([Figure::lower("counted_1t", "ns per call")]);
+    let kind = Kind::Closed { threads: 1 };
+    case.ours(move |effort| {
+        [kind.measure(effort, ours(failure_rate(0.9).over_calls(100).min_calls(100).into()))]
+    });
+    case.rival("recloser", move |effort| [kind.measure(effort, recloser())]);
+    case.rival("breaker async, polled once", move |effort| [kind.measure(effort, breaker_polled())]);
+    case.floor("two relaxed fetch_add", move |effort| {
+        let (calls, failures) = (AtomicU64::new(0), AtomicU64::new(0));
+        let call = |n, fail: bool| {
+            calls.fetch_add(1, Relaxed);
+            failures.fetch_add(fail.into(), Relaxed);
+            Answer::of(result(n, fail))
+        };
+        [kind.measure(effort, call)]
+    });
+    case
+}
+
+/// A share of slow calls, which takes two readings of a clock: the system's, which errs by nothing, and our coarse one, which
+/// errs by a millisecond. tower-resilience reads the system's.
+fn slow_call() -> Case {
+    fn slow(clock: Clock) -> impl Fn(u64, bool) -> Answer {
+        let trip = slow_rate(0.9, Duration::from_secs(1)).over(Duration::from_secs(1)).min_calls(100);
+        let builder = Breaker::builder().trip_when(trip).open_for(OPEN..=OPEN).clock(clock);
+        let breaker = builder.build().expect("valid options");
+        move |n, fail| Answer::of_ours(breaker.call_sync(|| result(n, fail)))
+    }
+
+    let mut case = Case::new([Figure::lower("slow_call_1t", "ns per call")]);
+    let kind = Kind::Closed { threads: 1 };
+    case.ours(move |effort| [kind.measure(effort, slow(Clock::system()))]);
+    case.rival("swiftwater, coarse clock", move |effort| [kind.measure(effort, slow(Clock::coarse()))]);
+    case.rival("tower-resilience-circuitbreaker", move |effort| {
+        let layer = tower_resilience_builder()
+            .slow_call_duration_threshold(Duration::from_secs(1))
+            .slow_call_rate_threshold(0.9);
+        [kind.measure_async(effort, tower_resilience(layer))]
+    });
+    case.floor("two readings of the system's clock", move |effort| {
+        let clock = Clock::system();
+        let call = |n, fail| {
+            let start = clock.now();
+            let result = result(n, fail);
+            assert!(black_box(clock.now()) >= start);
+            Answer::of(result)
+        };
+        [kind.measure(effort, call)]
+    });
+    case
+}
+
+/// Through `Arc<dyn Gate>`, as pools and cache layers do: by reference, and with a pass that keeps the gate alive. No rival has
+/// such a seam: theirs is their closure form.
 fn gate_dyn() -> Case {
-    fn through(gate: &dyn Gate, n: u64, fail: bool) -> Answer {
+    fn through<P: Deref<Target = dyn Gate>>(gate: P, n: u64, fail: bool) -> Answer {
         let Ok(pass) = Pass::enter(gate) else { return Answer::Rejected };
         let result = result(n, fail);
         pass.finish(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
@@ -194,18 +257,23 @@ fn gate_dyn() -> Case {
         fn settle(&self, _: Token, _: Option<Outcome>) {}
     }
 
-    let mut case = Case::new([Figure::lower("gate_dyn_1t", "ns per call")]);
+    fn both(effort: Effort, gate: Arc<dyn Gate>) -> [f64; 2] {
+        let kind = Kind::Closed { threads: 1 };
+        [
+            kind.measure(effort, |n, fail| through(&**black_box(&gate), n, fail)),
+            kind.measure(effort, |n, fail| through(black_box(&gate).clone(), n, fail)),
+        ]
+    }
+
+    let mut case = Case::new([
+        Figure::lower("gate_dyn_1t", "ns per call"),
+        Figure::lower("gate_dyn_owned_1t", "ns per call, with a count of the `Arc`"),
+    ]);
     let kind = Kind::Closed { threads: 1 };
-    case.ours(move |effort| {
-        let gate = build(consecutive(5)).gate();
-        [kind.measure(effort, |n, fail| through(&*black_box(&gate).clone(), n, fail))]
-    });
-    case.rival("recloser", move |effort| [kind.measure(effort, recloser())]);
-    case.rival("failsafe consecutive", move |effort| [kind.measure(effort, failsafe_consecutive())]);
-    case.floor("a gate that does nothing", move |effort| {
-        let gate: Arc<dyn Gate> = Arc::new(Open);
-        [kind.measure(effort, |n, fail| through(&*black_box(&gate).clone(), n, fail))]
-    });
+    case.ours(|effort| both(effort, build(consecutive(5)).gate()));
+    case.rival("recloser", move |effort| [kind.measure(effort, recloser()); 2]);
+    case.rival("failsafe consecutive", move |effort| [kind.measure(effort, failsafe_consecutive()); 2]);
+    case.floor("a gate that does nothing", |effort| both(effort, Arc::new(Open)));
     case
 }
 
@@ -266,7 +334,7 @@ fn memory() -> Case {
 #[derive(Clone, Copy)]
 enum Kind {
     Closed { threads: u64 },
-    Failing,
+    Failing { threads: u64 },
     Reject,
 }
 
@@ -274,7 +342,7 @@ impl Kind {
     fn measure(self, effort: Effort, call: impl Fn(u64, bool) -> Answer + Sync) -> f64 {
         match self {
             Self::Closed { threads } => time_per_op(threads, effort, |_, count| succeed(&call, count)),
-            Self::Failing => time_per_op(1, effort, |_, count| {
+            Self::Failing { threads } => time_per_op(threads, effort, |_, count| {
                 let failed =
                     (0..count).filter(|n| call(black_box(*n), n.is_multiple_of(2)) == Answer::Failed);
                 assert_eq!(failed.count() as u64, count.div_ceil(2));
@@ -313,7 +381,7 @@ impl Kind {
                             assert_eq!(call(black_box(n), false).await, Answer::Rejected);
                         }
                     }
-                    Self::Closed { .. } | Self::Failing => {
+                    Self::Closed { .. } | Self::Failing { .. } => {
                         let mut sum = 0;
                         for n in 0..count {
                             sum += call(black_box(n), false).await.value();
@@ -486,16 +554,18 @@ fn breaker_polled() -> impl Fn(u64, bool) -> Answer {
     move |n, fail| Answer::of_breaker(poll_once(breaker.call(async || result(n, fail))))
 }
 
-fn tower_resilience() -> impl AsyncFnMut(u64, bool) -> Answer + Send {
-    use tower_resilience_circuitbreaker::{CircuitBreakerError, CircuitBreakerLayer};
-
-    let layer = CircuitBreakerLayer::builder()
+fn tower_resilience_builder() -> CircuitBreakerConfigBuilder<DefaultClassifier> {
+    CircuitBreakerLayer::builder()
         .failure_rate_threshold(0.9)
         .sliding_window_size(100)
         .minimum_number_of_calls(100)
         .wait_duration_in_open(OPEN)
-        .build()
-        .expect("valid options");
+}
+
+fn tower_resilience(
+    builder: CircuitBreakerConfigBuilder<DefaultClassifier>,
+) -> impl AsyncFnMut(u64, bool) -> Answer + Send {
+    let layer = builder.build().expect("valid options");
     let mut service =
         layer.layer(tower::service_fn(|(n, fail): (u64, bool)| std::future::ready(result(n, fail))));
     async move |n, fail| {
