@@ -252,8 +252,11 @@ impl Shared {
         let now = self.clock.now();
         let mut machine = self.lock();
         let result = decision(&mut machine, self.stripes(), now);
-        self.face.publish(machine.face(self.stripes()));
-        let deliver = self.on_event.is_some() && machine.log().is_some_and(Log::begin_delivery);
+        let mut deliver = false;
+        if let Some(face) = machine.new_face(self.stripes()) {
+            self.face.publish(face);
+            deliver = self.on_event.is_some() && machine.log().is_some_and(Log::begin_delivery);
+        }
         drop(machine);
         if deliver {
             self.deliver();
@@ -274,7 +277,7 @@ impl Shared {
     }
 
     /// A refusal that needs nothing but the face and a load for the time: the callers that are refused spin fastest.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn refuse_at_once(&self) -> Option<Rejected> {
         let face = self.face.word.load(Acquire);
         if matches!(kind_of(face), OPEN | FULL) { self.refuse(face, self.clock.try_now()?) } else { None }
@@ -361,8 +364,9 @@ impl Shared {
             Rejected::new(Reason::Full, Duration::ZERO)
         } else {
             stripe.add_rejected_open();
-            let for_ever = until.as_nanos() == u64::MAX;
-            Rejected::new(Reason::Open, if for_ever { Duration::ZERO } else { until - now })
+            // A breaker that was opened by hand names no time.
+            let until = if until.as_nanos() == u64::MAX { now } else { until };
+            Rejected::until(Reason::Open, now, until)
         })
     }
 

@@ -154,11 +154,17 @@ impl<C> Judged<'_, C> {
         let breaker = self.breaker.shared();
         match breaker.begin_at_once() {
             Some(bits) => Watched::under(breaker, bits).run_sync(self.classify, f).map_err(CallError::Inner),
-            None => match breaker.refuse_at_once() {
+            None => match self.refuse_at_once() {
                 Some(rejected) => Err(CallError::Rejected(rejected)),
                 None => self.call_sync_otherwise(f),
             },
         }
+    }
+
+    /// Here, where it is compiled with the caller: that knows where its thread-locals are, and a library has to ask.
+    #[inline(never)]
+    fn refuse_at_once(&self) -> Option<Rejected> {
+        self.breaker.shared().refuse_at_once()
     }
 
     /// Apart, so that what is inlined into callers has nothing to save for it.

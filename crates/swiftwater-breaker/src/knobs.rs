@@ -181,8 +181,8 @@ fn calls_bounds(watch: &Watch) -> Option<RangeInclusive<f64>> {
 
 fn share(watch: &Watch) -> f64 {
     match watch.limit {
-        Limit::Count(_) => 0.0,
         Limit::Share { share, .. } => share,
+        Limit::Count(_) | Limit::None => 0.0,
     }
 }
 
@@ -202,7 +202,7 @@ fn threshold(watch: &Watch) -> f64 {
 fn count(watch: &Watch) -> f64 {
     match watch.limit {
         Limit::Count(count) => count.into(),
-        Limit::Share { .. } => 0.0,
+        Limit::None | Limit::Share { .. } => 0.0,
     }
 }
 

@@ -11,7 +11,7 @@
 //! While nothing is wrong, calls begin and succeed without asking here: [`Machine::face`] says under which conditions that is
 //! right, and their successes, and calls in flight, are in the [`Stripes`]. Everything that is asked here adds them up.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
 use swiftwater_core::{Backoff, Outcome, Reason, Rejected, Tick};
 
@@ -23,8 +23,8 @@ use crate::{
     },
     live::Live,
     stripes::{Stripes, Visits},
-    trip::{Kind, Limit, Stalled, Throttle, Trip},
-    window::Window,
+    trip::{Kind, Stalled, Throttle, Trip, Watch},
+    window::{Ended, Window},
 };
 
 /// What a caller that asks now would find.
@@ -141,6 +141,8 @@ pub(crate) struct Machine {
     pub(crate) visits: Visits,
     /// The state that the last event told of.
     shown: State,
+    /// The face may have changed since it was last asked for.
+    moved: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -170,18 +172,9 @@ struct Probe {
     start: Tick,
 }
 
-/// How a call ended, as far as it is known.
-#[derive(Clone, Copy)]
-struct Ended {
-    /// `None`: it was dropped.
-    failed: Option<bool>,
-    /// Nanoseconds; means nothing if no permit tells its start.
-    took: u64,
-}
-
 impl Machine {
     pub(crate) fn new(options: Arc<Options>, seed: Option<u64>, now: Tick) -> Self {
-        let windows = spans(&options).map(|span| Window::new(span, now)).collect();
+        let windows = watches(&options).map(|watch| Window::new(&watch, now)).collect();
         let live = options.trip.stalled.iter().map(|_| Live::new()).collect();
         let backoff = match seed {
             Some(seed) => backoff(&options).seed(seed),
@@ -207,6 +200,7 @@ impl Machine {
             log: None,
             visits: Visits::default(),
             shown: State::Closed,
+            moved: true,
             options,
         };
         machine.slice_end = machine.next_slice();
@@ -241,19 +235,18 @@ impl Machine {
         match self.mode {
             Mode::Closed { generation, .. } if self.is_of(generation, bits) => {
                 self.count(outcome);
-                let start = start_of(bits, now);
+                let start = if self.needs_start { start_of(bits, now) } else { now };
                 self.add_in_flight(start, -1);
-                let took = now.as_nanos() - start.as_nanos();
-                if let Some(ended) = Ended::of(outcome, took) {
-                    self.judge(now, ended, stripes);
+                if let Some(ended) = ended(outcome, start, now) {
+                    self.judge(now, generation, ended, stripes);
                 }
             }
             Mode::ForcedClosed { generation } if self.is_of(generation, bits) => self.count(outcome),
             Mode::HalfOpen { .. } if kind_of(bits) == PROBE => match self.take_probe(serial_of(bits)) {
                 Some(probe) => {
+                    self.moved = true;
                     self.count(outcome);
-                    let took = now.as_nanos() - probe.start.as_nanos();
-                    self.judge_probe(now, Ended::of(outcome, took));
+                    self.judge_probe(now, ended(outcome, probe.start, now));
                 }
                 None => self.counts.late += 1,
             },
@@ -265,6 +258,7 @@ impl Machine {
         self.now = self.now.max(now);
         self.probes.clear();
         self.mode = Mode::ForcedOpen;
+        self.moved = true;
         self.show(Cause::ByHand);
     }
 
@@ -273,6 +267,7 @@ impl Machine {
         self.probes.clear();
         self.began = self.now;
         self.mode = Mode::ForcedClosed { generation: self.next_serial() };
+        self.moved = true;
         self.show(Cause::ByHand);
     }
 
@@ -289,6 +284,7 @@ impl Machine {
             return;
         }
         self.enabled = enabled;
+        self.moved = true;
         match self.mode {
             Mode::ForcedClosed { .. } => self.force_closed(now),
             Mode::ForcedOpen => self.force_open(now),
@@ -304,14 +300,15 @@ impl Machine {
 
     pub(crate) fn set_observe_only(&mut self, observe_only: bool) {
         self.observe_only = observe_only;
+        self.moved = true;
     }
 
     /// Other values in the same options, from the next outcome or trip on.
     pub(crate) fn set_options(&mut self, options: Arc<Options>, now: Tick, stripes: Stripes<'_>) {
         let now = self.at(now, stripes);
         let good = self.good(stripes);
-        for (window, span) in self.windows.iter_mut().zip(spans(&options)) {
-            window.resize(span, now, good);
+        for (window, watch) in self.windows.iter_mut().zip(watches(&options)) {
+            window.change(&watch, now, good);
         }
         if options.open_base != self.options.open_base {
             // At the step where it stands; after 64 doublings every base is at its cap, whatever it was.
@@ -324,6 +321,7 @@ impl Machine {
         self.slow = options.slow();
         self.options = options;
         self.slice_end = self.next_slice();
+        self.moved = true;
     }
 
     pub(crate) fn options(&self) -> &Arc<Options> {
@@ -375,7 +373,12 @@ impl Machine {
         }
     }
 
-    /// What callers may go by without asking.
+    /// What callers may go by without asking, if that may be something else than the last time.
+    #[inline]
+    pub(crate) fn new_face(&mut self, stripes: Stripes<'_>) -> Option<Face> {
+        mem::take(&mut self.moved).then(|| self.face(stripes))
+    }
+
     pub(crate) fn face(&self, stripes: Stripes<'_>) -> Face {
         let never = Tick::from_nanos(u64::MAX);
         let face = |word| Face { word, until: never, slice_end: never, began: self.began, slow: self.slow };
@@ -411,6 +414,7 @@ impl Machine {
             let out = self.probes.len();
             self.probes.retain(|probe| now < probe.until);
             self.counts.expired += (out - self.probes.len()) as u64;
+            self.moved = true;
         }
         if let Mode::Closed { generation, ramp } = self.mode {
             if let Some(since) = ramp
@@ -418,6 +422,7 @@ impl Machine {
             {
                 self.backoff.reset();
                 self.mode = Mode::Closed { generation, ramp: None };
+                self.moved = true;
                 self.show(Cause::RampOver);
             }
             if now >= self.slice_end {
@@ -430,6 +435,7 @@ impl Machine {
     /// A slice is over, of a window or of the calls in flight.
     #[cold]
     fn turn(&mut self, generation: u64, stripes: Stripes<'_>) {
+        self.moved = true;
         let good = stripes.successes(generation);
         self.windows.iter_mut().for_each(|window| window.slide(self.now, good));
         self.slice_end = self.next_slice();
@@ -457,6 +463,7 @@ impl Machine {
             self.mode = Mode::HalfOpen { successes: 0, failures: 0 };
             self.show(Cause::OpenTimeOver);
         }
+        self.moved |= matches!(self.mode, Mode::HalfOpen { .. }) || self.options.throttle.is_some();
         match self.mode {
             Mode::Closed { generation, ramp } => {
                 self.admit_share(ramp, stripes)?;
@@ -466,7 +473,7 @@ impl Machine {
             Mode::ForcedClosed { generation } => Ok(self.permit(generation, now)),
             // Nobody knows how long: the operator decides.
             Mode::ForcedOpen => Err(Rejected::new(Reason::Open, Duration::ZERO)),
-            Mode::Open { until } => Err(Rejected::new(Reason::Open, until - now)),
+            Mode::Open { until } => Err(Rejected::until(Reason::Open, now, until)),
             // A probe may return at any time.
             Mode::HalfOpen { .. } if self.probes.len() >= self.options.probes => {
                 Err(Rejected::new(Reason::Full, Duration::ZERO))
@@ -502,7 +509,7 @@ impl Machine {
         if throttled > 0.0 && self.random.f64() < throttled {
             // A request, and none that was accepted.
             if let Some(window) = self.throttle_window() {
-                window.record(true);
+                window.add(true);
             }
             return Err(refused);
         }
@@ -557,64 +564,30 @@ impl Machine {
         }
     }
 
-    fn judge(&mut self, now: Tick, ended: Ended, stripes: Stripes<'_>) {
-        self.record(ended);
+    /// A call of the present generation has ended.
+    fn judge(&mut self, now: Tick, generation: u64, ended: Ended, stripes: Stripes<'_>) {
+        let slow = ended.took >= self.slow;
+        self.counts.slow += u64::from(slow);
+        let was_running = self.run > 0;
         match ended.failed {
             Some(true) => self.run = self.run.saturating_add(1),
             Some(false) => self.run = 0,
             None => {}
         }
+        self.moved |= was_running != (self.run > 0) || self.options.throttle.is_some();
         // What neither failed nor was slow makes nothing worse.
-        if (ended.failed == Some(true) || self.is_slow(ended))
-            && let Some(cause) = self.tripped(stripes)
-        {
-            self.open(now, cause);
-        }
-    }
-
-    fn record(&mut self, ended: Ended) {
-        if self.is_slow(ended) {
-            self.counts.slow += 1;
-        }
-        let mut windows = self.windows.iter_mut();
-        for (watch, window) in self.options.trip.windows.iter().zip(&mut windows) {
-            match (watch.kind, ended.failed) {
-                (Kind::Failures, Some(failed)) => window.record(failed),
-                (Kind::Failures, None) => {}
-                (Kind::Slow(threshold), Some(_)) => window.record(ended.took >= nanos(threshold)),
-                // Of a call that was dropped earlier nobody knows whether it would have been slow.
-                (Kind::Slow(threshold), None) if ended.took >= nanos(threshold) => window.record(true),
-                (Kind::Slow(_), None) => {}
+        let bad = slow || ended.failed == Some(true);
+        let run = self.options.trip.consecutive.is_some_and(|limit| self.run >= limit);
+        let mut cause = (bad && run).then_some(Cause::Consecutive);
+        for window in &mut self.windows {
+            window.record(ended);
+            if bad && cause.is_none() && window.is_reached(|| stripes.successes(generation)) {
+                cause = Some(window.cause());
             }
         }
-        // What is left is the throttle's.
-        if let (Some(window), Some(failed)) = (windows.next(), ended.failed) {
-            window.record(failed);
+        if let Some(cause) = cause {
+            self.open(now, cause);
         }
-    }
-
-    fn is_slow(&self, ended: Ended) -> bool {
-        ended.took >= self.slow
-    }
-
-    fn tripped(&mut self, stripes: Stripes<'_>) -> Option<Cause> {
-        let Mode::Closed { generation, .. } = self.mode else { return None };
-        if self.options.trip.consecutive.is_some_and(|limit| self.run >= limit) {
-            return Some(Cause::Consecutive);
-        }
-        self.options.trip.windows.iter().zip(&mut self.windows).find_map(|(watch, window)| {
-            let reached = match watch.limit {
-                Limit::Count(count) => window.bad() >= count.into(),
-                Limit::Share { share, min_calls } => {
-                    window.has_share(share, min_calls, || stripes.successes(generation))
-                }
-            };
-            reached.then_some(match (watch.kind, watch.limit) {
-                (Kind::Slow(_), _) => Cause::SlowRate,
-                (Kind::Failures, Limit::Share { .. }) => Cause::FailureRate,
-                (Kind::Failures, Limit::Count(_)) => Cause::FailureCount,
-            })
-        })
     }
 
     fn add_in_flight(&mut self, start: Tick, more: i64) {
@@ -643,7 +616,7 @@ impl Machine {
     fn judge_probe(&mut self, now: Tick, ended: Option<Ended>) {
         let Mode::HalfOpen { successes, failures } = self.mode else { return };
         let failed = match ended {
-            Some(ended) if self.is_slow(ended) => {
+            Some(ended) if ended.took >= self.slow => {
                 self.counts.slow += 1;
                 Some(true)
             }
@@ -670,6 +643,7 @@ impl Machine {
         self.probes.clear();
         self.counts.trips += 1;
         self.mode = Mode::Open { until: now + self.backoff.next_delay() };
+        self.moved = true;
         self.show(cause);
     }
 
@@ -682,6 +656,7 @@ impl Machine {
         self.live.iter().for_each(Live::clear);
         self.began = now;
         self.mode = Mode::Closed { generation: self.next_serial(), ramp };
+        self.moved = true;
         self.slice_end = self.next_slice();
     }
 
@@ -722,22 +697,20 @@ impl Machine {
     }
 }
 
-impl Ended {
-    /// `None` if nothing was learnt about the remote.
-    fn of(outcome: Option<Outcome>, took: u64) -> Option<Self> {
-        match outcome {
-            Some(Outcome::Success) => Some(Self { failed: Some(false), took }),
-            Some(Outcome::Failure) => Some(Self { failed: Some(true), took }),
-            None => Some(Self { failed: None, took }),
-            Some(_) => None,
-        }
+/// `None` if nothing was learnt about the remote.
+fn ended(outcome: Option<Outcome>, start: Tick, now: Tick) -> Option<Ended> {
+    let took = now.as_nanos() - start.as_nanos();
+    match outcome {
+        Some(Outcome::Success) => Some(Ended { failed: Some(false), took }),
+        Some(Outcome::Failure) => Some(Ended { failed: Some(true), took }),
+        None => Some(Ended { failed: None, took }),
+        Some(_) => None,
     }
 }
 
 /// Of the conditions with a window, and of the throttle.
-fn spans(options: &Options) -> impl Iterator<Item = crate::trip::Span> {
-    let throttle = options.throttle.iter().map(|throttle| crate::trip::Span::Time(throttle.window));
-    options.trip.windows.iter().map(|watch| watch.span).chain(throttle)
+fn watches(options: &Options) -> impl Iterator<Item = Watch> {
+    options.trip.windows.iter().cloned().chain(options.throttle.as_ref().map(Throttle::watch))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -276,6 +276,10 @@ impl Throttle {
         self
     }
 
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { kind: Kind::Failures, span: Span::Time(self.window), limit: Limit::None }
+    }
+
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let refuse = |value: String, expected| Err(BuildError::new("throttle", value, expected));
         if !(1.0..=100.0).contains(&self.k) {
@@ -315,7 +319,12 @@ pub(crate) enum Span {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Limit {
     Count(u32),
-    Share { share: f64, min_calls: u64 },
+    /// Kept for the throttle, which draws its own conclusions.
+    None,
+    Share {
+        share: f64,
+        min_calls: u64,
+    },
 }
 
 impl Watch {

@@ -13,41 +13,76 @@ use std::time::Duration;
 
 use swiftwater_core::Tick;
 
-use crate::trip::Span;
+use crate::{
+    event::Cause,
+    trip::{Kind, Limit, Span, Watch},
+};
+
+/// The past of one condition, and what it must not hold.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// From how many nanoseconds on a call is bad; if there is no such threshold, the ones that failed are.
+    slow: Option<u64>,
+    limit: Limit,
+    past: Past,
+}
 
 #[derive(Debug)]
-pub(crate) enum Window {
+enum Past {
     Calls(Box<Calls>),
     Time(Box<Time>),
 }
 
+/// How a call ended, as far as it is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Ended {
+    /// `None`: it was dropped.
+    pub(crate) failed: Option<bool>,
+    /// Nanoseconds; means nothing if no permit tells its start.
+    pub(crate) took: u64,
+}
+
 impl Window {
-    pub(crate) fn new(span: Span, now: Tick) -> Self {
-        match span {
-            Span::Calls(size) => Self::Calls(Box::new(Calls::new(size))),
-            Span::Time(window) => Self::Time(Box::new(Time::new(window, now))),
-        }
+    pub(crate) fn new(watch: &Watch, now: Tick) -> Self {
+        let past = match watch.span {
+            Span::Calls(size) => Past::Calls(Box::new(Calls::new(size))),
+            Span::Time(window) => Past::Time(Box::new(Time::new(window, now))),
+        };
+        Self { slow: slow(watch), limit: watch.limit, past }
     }
 
     /// A call ended now. A window in time has slid to now.
-    pub(crate) fn record(&mut self, bad: bool) {
-        match self {
-            Self::Calls(calls) => calls.record(bad),
-            Self::Time(time) => time.add(1, u64::from(bad)),
+    #[inline]
+    pub(crate) fn record(&mut self, ended: Ended) {
+        match (self.slow, ended.failed) {
+            (None, Some(failed)) => self.add(failed),
+            (Some(threshold), Some(_)) => self.add(ended.took >= threshold),
+            (Some(threshold), None) if ended.took >= threshold => self.add(true),
+            // Of a call that was dropped earlier nobody knows how it would have ended.
+            (_, None) => {}
         }
     }
 
-    /// Calls, and bad ones among them.
-    pub(crate) fn totals(&self, good: u64) -> (u64, u64) {
-        match self {
-            Self::Calls(calls) => (calls.filled as u64, calls.bad),
-            Self::Time(time) => (time.calls + good.wrapping_sub(time.booked), time.bad),
+    #[inline]
+    pub(crate) fn add(&mut self, bad: bool) {
+        match &mut self.past {
+            Past::Calls(calls) => calls.record(bad),
+            Past::Time(time) => time.add(1, u64::from(bad)),
         }
     }
 
-    /// Whether at least this share of at least so many calls is bad. Adds up the good ones only if they may matter.
-    pub(crate) fn has_share(&mut self, share: f64, min_calls: u64, good: impl FnOnce() -> u64) -> bool {
-        if let Self::Time(time) = self
+    /// Whether it holds what it must not. Adds up the good calls only if they may matter.
+    #[inline]
+    pub(crate) fn is_reached(&mut self, good: impl FnOnce() -> u64) -> bool {
+        match self.limit {
+            Limit::Count(count) => self.bad() >= count.into(),
+            Limit::None => false,
+            Limit::Share { share, min_calls } => self.has_share(share, min_calls, good),
+        }
+    }
+
+    fn has_share(&mut self, share: f64, min_calls: u64, good: impl FnOnce() -> u64) -> bool {
+        if let Past::Time(time) = &self.past
             && time.bad < time.harmless
         {
             return false;
@@ -55,7 +90,7 @@ impl Window {
         let (calls, bad) = self.totals(good());
         // Divided, not multiplied: 7 of 100 is the same number as the literal 0.07, 0.07 * 100 is not 7.
         let has = calls >= min_calls && bad as f64 / calls as f64 >= share;
-        if let Self::Time(time) = self
+        if let Past::Time(time) = &mut self.past
             && calls >= min_calls
             && !has
         {
@@ -65,43 +100,68 @@ impl Window {
         has
     }
 
+    pub(crate) fn cause(&self) -> Cause {
+        match (self.slow, self.limit) {
+            (Some(_), _) => Cause::SlowRate,
+            (None, Limit::Count(_)) => Cause::FailureCount,
+            (None, Limit::None | Limit::Share { .. }) => Cause::FailureRate,
+        }
+    }
+
+    /// Calls, and bad ones among them.
+    pub(crate) fn totals(&self, good: u64) -> (u64, u64) {
+        match &self.past {
+            Past::Calls(calls) => (calls.filled as u64, calls.bad),
+            Past::Time(time) => (time.calls + good.wrapping_sub(time.booked), time.bad),
+        }
+    }
+
+    #[inline]
     pub(crate) fn bad(&self) -> u64 {
-        match self {
-            Self::Calls(calls) => calls.bad,
-            Self::Time(time) => time.bad,
+        match &self.past {
+            Past::Calls(calls) => calls.bad,
+            Past::Time(time) => time.bad,
         }
     }
 
     /// When it has to slide next; never, if it does not follow time.
     pub(crate) fn end(&self) -> Tick {
-        match self {
-            Self::Calls(_) => Tick::from_nanos(u64::MAX),
-            Self::Time(time) => time.end(),
+        match &self.past {
+            Past::Calls(_) => Tick::from_nanos(u64::MAX),
+            Past::Time(time) => time.end(),
         }
     }
 
     pub(crate) fn slide(&mut self, now: Tick, good: u64) {
-        if let Self::Time(time) = self {
+        if let Past::Time(time) = &mut self.past {
             time.slide(now, good);
         }
     }
 
     /// Knows nothing of the past; `good` counts from zero again.
     pub(crate) fn clear(&mut self, now: Tick) {
-        match self {
-            Self::Calls(calls) => **calls = Calls::new(calls.size as u64),
-            Self::Time(time) => time.clear(now),
+        match &mut self.past {
+            Past::Calls(calls) => **calls = Calls::new(calls.size as u64),
+            Past::Time(time) => time.clear(now),
         }
     }
 
-    /// Another length, from now on. Of a longer past than it held before it knows nothing.
-    pub(crate) fn resize(&mut self, span: Span, now: Tick, good: u64) {
-        match (self, span) {
-            (Self::Time(time), Span::Time(window)) => time.resize(window, now, good),
-            (Self::Calls(calls), Span::Calls(size)) => calls.resize(size),
+    /// Other values in the same condition. Of a longer past than it held before it knows nothing.
+    pub(crate) fn change(&mut self, watch: &Watch, now: Tick, good: u64) {
+        (self.slow, self.limit) = (slow(watch), watch.limit);
+        match (&mut self.past, watch.span) {
+            (Past::Time(time), Span::Time(window)) => time.resize(window, now, good),
+            (Past::Calls(calls), Span::Calls(size)) => calls.resize(size),
             // An option changes its value, never its kind.
             _ => {}
         }
+    }
+}
+
+fn slow(watch: &Watch) -> Option<u64> {
+    match watch.kind {
+        Kind::Failures => None,
+        Kind::Slow(threshold) => Some(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -146,6 +206,7 @@ impl Time {
         Tick::from_nanos((self.newest + 1).saturating_mul(self.width))
     }
 
+    #[inline]
     fn add(&mut self, calls: u64, bad: u64) {
         let slice = &mut self.slices[place(self.newest)];
         let (mut all, mut wrong) = (u64::from(slice.calls) + calls, u64::from(slice.bad) + bad);

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, ops::Deref, sync::Arc, time::Duration};
 
+use crate::clock::Tick;
+
 /// How a call went, as its caller judges it. Slowness is not an outcome: the gate measured the time itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -56,6 +58,14 @@ impl Rejected {
         // Not `as_nanos`, which computes with 128 bits.
         let part = u64::from(retry_after.subsec_nanos().div_ceil(1_000_000));
         let millis = retry_after.as_secs().saturating_mul(1000).saturating_add(part);
+        Self(millis.min(u32::MAX.into()) << 8 | reason as u64)
+    }
+
+    /// Refused `now`, and to be expected until `then`: for gates that keep a deadline. As [`new`](Self::new) otherwise.
+    #[inline]
+    #[must_use]
+    pub fn until(reason: Reason, now: Tick, then: Tick) -> Self {
+        let millis = then.as_nanos().saturating_sub(now.as_nanos()).div_ceil(1_000_000);
         Self(millis.min(u32::MAX.into()) << 8 | reason as u64)
     }
 

@@ -209,11 +209,10 @@ fn counted() -> Case {
 /// A share of slow calls, which takes two readings of a clock: the system's, which errs by nothing, and our coarse one, which
 /// errs by a millisecond. tower-resilience reads the system's.
 fn slow_call() -> Case {
-    fn slow(clock: Clock) -> impl Fn(u64, bool) -> Answer {
+    fn slow(clock: Clock) -> impl Calls {
         let trip = slow_rate(0.9, Duration::from_secs(1)).over(Duration::from_secs(1)).min_calls(100);
         let builder = Breaker::builder().trip_when(trip).open_for(OPEN..=OPEN).clock(clock);
-        let breaker = builder.build().expect("valid options");
-        move |n, fail| Answer::of_ours(breaker.call_sync(|| result(n, fail)))
+        Ours(builder.build().expect("valid options"))
     }
 
     let mut case = Case::new([Figure::lower("slow_call_1t", "ns per call")]);
@@ -331,6 +330,19 @@ fn memory() -> Case {
     case
 }
 
+/// A method, not a closure, so that it can be inlined into the loop by order: whether a call is one more jump would
+/// otherwise be the compiler's whim, and as much as what is measured.
+trait Calls: Sync {
+    fn call(&self, n: u64, fail: bool) -> Answer;
+}
+
+impl<F: Fn(u64, bool) -> Answer + Sync> Calls for F {
+    #[inline(always)]
+    fn call(&self, n: u64, fail: bool) -> Answer {
+        self(n, fail)
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Closed { threads: u64 },
@@ -339,19 +351,20 @@ enum Kind {
 }
 
 impl Kind {
-    fn measure(self, effort: Effort, call: impl Fn(u64, bool) -> Answer + Sync) -> f64 {
+    fn measure(self, effort: Effort, calls: impl Calls) -> f64 {
         match self {
-            Self::Closed { threads } => time_per_op(threads, effort, |_, count| succeed(&call, count)),
+            Self::Closed { threads } => time_per_op(threads, effort, |_, count| succeed(&calls, count)),
             Self::Failing { threads } => time_per_op(threads, effort, |_, count| {
                 let failed =
-                    (0..count).filter(|n| call(black_box(*n), n.is_multiple_of(2)) == Answer::Failed);
+                    (0..count).filter(|n| calls.call(black_box(*n), n.is_multiple_of(2)) == Answer::Failed);
                 assert_eq!(failed.count() as u64, count.div_ceil(2));
             }),
             Self::Reject => {
                 // By what it saw, not by hand.
-                assert!((0..10_000).any(|n| call(n, true) == Answer::Rejected), "it never opened");
+                assert!((0..10_000).any(|n| calls.call(n, true) == Answer::Rejected), "it never opened");
                 time_per_op(1, effort, |_, count| {
-                    let rejected = (0..count).filter(|n| call(black_box(*n), false) == Answer::Rejected);
+                    let rejected =
+                        (0..count).filter(|n| calls.call(black_box(*n), false) == Answer::Rejected);
                     assert_eq!(rejected.count() as u64, count);
                 })
             }
@@ -394,8 +407,8 @@ impl Kind {
     }
 }
 
-fn succeed(call: &impl Fn(u64, bool) -> Answer, count: u64) {
-    let sum: u64 = (0..count).map(|n| call(black_box(n), false).value()).sum();
+fn succeed(calls: &impl Calls, count: u64) {
+    let sum: u64 = (0..count).map(|n| calls.call(black_box(n), false).value()).sum();
     assert_eq!(sum, sum_below(count));
 }
 
@@ -481,28 +494,50 @@ fn rate() -> Trip {
     failure_rate(0.9).over(Duration::from_secs(1)).min_calls(100).into()
 }
 
-fn ours(trip: Trip) -> impl Fn(u64, bool) -> Answer {
-    let breaker = build(trip);
-    move |n, fail| Answer::of_ours(breaker.call_sync(|| result(n, fail)))
+fn ours(trip: Trip) -> impl Calls {
+    Ours(build(trip))
+}
+
+struct Ours(Breaker);
+
+impl Calls for Ours {
+    #[inline(always)]
+    fn call(&self, n: u64, fail: bool) -> Answer {
+        Answer::of_ours(self.0.call_sync(|| result(n, fail)))
+    }
 }
 
 fn build_recloser() -> recloser::Recloser {
     recloser::Recloser::custom().error_rate(0.9).closed_len(100).open_wait(OPEN).build()
 }
 
-fn recloser() -> impl Fn(u64, bool) -> Answer {
-    let breaker = build_recloser();
-    move |n, fail| match breaker.call(|| result(n, fail)) {
-        Ok(value) => Answer::Value(value),
-        Err(recloser::Error::Inner(_)) => Answer::Failed,
-        Err(recloser::Error::Rejected) => Answer::Rejected,
+fn recloser() -> impl Calls {
+    build_recloser()
+}
+
+impl Calls for recloser::Recloser {
+    #[inline(always)]
+    fn call(&self, n: u64, fail: bool) -> Answer {
+        match self.call(|| result(n, fail)) {
+            Ok(value) => Answer::Value(value),
+            Err(recloser::Error::Inner(_)) => Answer::Failed,
+            Err(recloser::Error::Rejected) => Answer::Rejected,
+        }
     }
 }
 
-fn failsafe_consecutive() -> impl Fn(u64, bool) -> Answer {
+fn failsafe_consecutive() -> impl Calls {
     let policy = failsafe::failure_policy::consecutive_failures(5, failsafe::backoff::constant(OPEN));
-    let breaker = failsafe::Config::new().failure_policy(policy).build();
-    move |n, fail| Answer::of_failsafe(failsafe::CircuitBreaker::call(&breaker, || result(n, fail)))
+    Failsafe(failsafe::Config::new().failure_policy(policy).build())
+}
+
+struct Failsafe<B>(B);
+
+impl<B: failsafe::CircuitBreaker + Sync> Calls for Failsafe<B> {
+    #[inline(always)]
+    fn call(&self, n: u64, fail: bool) -> Answer {
+        Answer::of_failsafe(self.0.call(|| result(n, fail)))
+    }
 }
 
 type FailsafeRate = failsafe::StateMachine<
@@ -517,13 +552,13 @@ fn build_failsafe_rate() -> FailsafeRate {
     failsafe::Config::new().failure_policy(policy).build()
 }
 
-fn failsafe_rate() -> impl Fn(u64, bool) -> Answer {
-    let breaker = build_failsafe_rate();
-    move |n, fail| Answer::of_failsafe(failsafe::CircuitBreaker::call(&breaker, || result(n, fail)))
+fn failsafe_rate() -> impl Calls {
+    Failsafe(build_failsafe_rate())
 }
 
-fn build_circuitbreaker_rs()
--> circuitbreaker_rs::CircuitBreaker<circuitbreaker_rs::DefaultPolicy, std::fmt::Error> {
+type CircuitbreakerRs = circuitbreaker_rs::CircuitBreaker<circuitbreaker_rs::DefaultPolicy, std::fmt::Error>;
+
+fn build_circuitbreaker_rs() -> CircuitbreakerRs {
     circuitbreaker_rs::CircuitBreaker::<circuitbreaker_rs::DefaultPolicy, std::fmt::Error>::builder()
         .failure_threshold(0.9)
         .min_throughput(100)
@@ -532,9 +567,15 @@ fn build_circuitbreaker_rs()
         .build()
 }
 
-fn circuitbreaker_rs() -> impl Fn(u64, bool) -> Answer {
-    let breaker = build_circuitbreaker_rs();
-    move |n, fail| Answer::of_circuitbreaker_rs(breaker.call(|| result(n, fail)))
+fn circuitbreaker_rs() -> impl Calls {
+    build_circuitbreaker_rs()
+}
+
+impl Calls for CircuitbreakerRs {
+    #[inline(always)]
+    fn call(&self, n: u64, fail: bool) -> Answer {
+        Answer::of_circuitbreaker_rs(self.call(|| result(n, fail)))
+    }
 }
 
 fn build_breaker() -> breaker::CircuitBreaker {
@@ -549,9 +590,15 @@ fn build_breaker() -> breaker::CircuitBreaker {
 }
 
 /// It has no sync form; a call that never waits needs no runtime.
-fn breaker_polled() -> impl Fn(u64, bool) -> Answer {
-    let breaker = build_breaker();
-    move |n, fail| Answer::of_breaker(poll_once(breaker.call(async || result(n, fail))))
+fn breaker_polled() -> impl Calls {
+    build_breaker()
+}
+
+impl Calls for breaker::CircuitBreaker {
+    #[inline(always)]
+    fn call(&self, n: u64, fail: bool) -> Answer {
+        Answer::of_breaker(poll_once(self.call(async || result(n, fail))))
+    }
 }
 
 fn tower_resilience_builder() -> CircuitBreakerConfigBuilder<DefaultClassifier> {
