@@ -13,7 +13,9 @@ use std::{
 };
 
 use common::*;
-use swiftwater_breaker::{Breaker, State, consecutive, failure_rate};
+use swiftwater_breaker::{
+    Breaker, State, consecutive, failure_count, failure_rate, slow_rate, stalled, throttle,
+};
 use swiftwater_core::{Clock, Gate, Outcome, Pass};
 
 struct Counting;
@@ -56,14 +58,20 @@ fn the_count_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
 }
 
-fn both_conditions() -> (Breaker, swiftwater_core::Hand) {
-    let window = Duration::from_secs(10);
-    breaker(|b| b.trip_when(consecutive(5).or(failure_rate(0.9).over(window).min_calls(20))))
+fn every_condition() -> (Breaker, swiftwater_core::Hand) {
+    let secs = Duration::from_secs;
+    let trip = consecutive(5)
+        .or(failure_rate(0.9).over(secs(10)).min_calls(20))
+        .or(failure_rate(0.9).over_calls(100))
+        .or(failure_count(1_000_000))
+        .or(slow_rate(0.9, secs(1)))
+        .or(stalled(secs(5)));
+    breaker(|b| b.trip_when(trip).throttle(throttle(100.0)).ramp(secs(1)))
 }
 
 #[test]
 fn a_closed_breaker_allocates_nothing_per_permit() {
-    let (breaker, _hand) = both_conditions();
+    let (breaker, _hand) = every_condition();
     let count = allocations(|| {
         for _ in 0..1000 {
             run(&breaker, Some(Outcome::Success));
@@ -76,7 +84,7 @@ fn a_closed_breaker_allocates_nothing_per_permit() {
 
 #[test]
 fn a_closed_breaker_allocates_nothing_per_call() {
-    let (breaker, _hand) = both_conditions();
+    let (breaker, _hand) = every_condition();
     let count = allocations(|| {
         for _ in 0..1000 {
             assert!(breaker.call_sync(|| Ok::<_, ()>(1)).is_ok());
@@ -90,7 +98,7 @@ fn a_closed_breaker_allocates_nothing_per_call() {
 
 #[test]
 fn a_closed_breaker_allocates_nothing_per_gate_pass() {
-    let (breaker, _hand) = both_conditions();
+    let (breaker, _hand) = every_condition();
     let count = allocations(|| {
         let gate = breaker.gate(); // the handle's own `Arc`
         for _ in 0..1000 {
@@ -128,7 +136,7 @@ fn neither_rejections_nor_probes_nor_transitions_allocate() {
 /// A window that kept a record per call would grow with them.
 #[test]
 fn the_calls_in_a_window_take_no_memory() {
-    let (breaker, hand) = both_conditions();
+    let (breaker, hand) = every_condition();
     let count = allocations(|| {
         for _ in 0..100_000 {
             run(&breaker, Some(Outcome::Success));
@@ -140,7 +148,7 @@ fn the_calls_in_a_window_take_no_memory() {
 
 #[test]
 fn observing_allocates_nothing() {
-    let (breaker, _hand) = both_conditions();
+    let (breaker, _hand) = every_condition();
     assert_eq!(allocations(|| assert_eq!(reading(&breaker, "admitted"), 0.0)), 0);
 }
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    thread,
     time::Duration,
 };
 
@@ -63,6 +64,8 @@ enum Op {
     Call(bool),
     ForceClosed,
     ForceOpen,
+    /// As `Call`, in a thread that has no memory of its own in the breaker yet.
+    CallElsewhere(bool),
     PanickingCall,
     Reset,
     /// Ends one of the permits that are held.
@@ -531,6 +534,16 @@ impl Pair<'_> {
             }
             Op::Advance(by) => hand.advance(by),
             Op::Call(fails) => self.whole_call(Some(fails))?,
+            Op::CallElsewhere(fails) => {
+                let call = || self.breaker.call_sync(|| if fails { Err(()) } else { Ok(()) });
+                let answer = thread::scope(|scope| scope.spawn(call).join().expect("no panic"));
+                let refused = |error| match error {
+                    CallError::Rejected(rejected) => Err(rejected),
+                    _ => Ok(()),
+                };
+                let call = self.admitted(answer.or_else(refused))?;
+                self.ended(call, Some(if fails { Outcome::Failure } else { Outcome::Success }));
+            }
             Op::ForceClosed => {
                 self.breaker.force_closed();
                 self.history.push((self.now(), Event::ForceClosed));
@@ -678,6 +691,7 @@ fn ops() -> impl Strategy<Value = Op> {
         6 => (0..60u64).prop_map(|ms| Op::Advance(Duration::from_millis(ms))),
         1 => (0..100u64).prop_map(|secs| Op::Advance(Duration::from_secs(secs))),
         14 => any::<bool>().prop_map(Op::Call),
+        3 => any::<bool>().prop_map(Op::CallElsewhere),
         2 => Just(Op::PanickingCall),
         1 => Just(Op::ForceClosed),
         1 => Just(Op::ForceOpen),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use proptest::prelude::*;
-use swiftwater_breaker::{Breaker, State, Trip, consecutive, failure_rate};
+use swiftwater_breaker::{Breaker, State, Trip, consecutive, failure_count, failure_rate};
 use swiftwater_core::{Clock, Hand, Outcome};
 
 const WINDOW: Duration = Duration::from_secs(32);
@@ -112,9 +112,15 @@ fn trips() -> impl Strategy<Value = Trip> {
     let rate = (1..=10u32, 1..15u64).prop_map(|(tenths, min_calls)| {
         failure_rate(f64::from(tenths) / 10.0).over(WINDOW).min_calls(min_calls)
     });
+    let counted = (1..=10u32, 1..15u32).prop_map(|(tenths, calls)| {
+        // Full from the first call on which it may open: below that, every call is evidence.
+        failure_rate(f64::from(tenths) / 10.0).over_calls(calls).min_calls(calls.into())
+    });
     prop_oneof![
         (1..6u32).prop_map(consecutive),
+        (1..6u32).prop_map(|failures| failure_count(failures).over(WINDOW).into()),
         rate.clone().prop_map(Trip::from),
+        counted.prop_map(Trip::from),
         (1..6u32, rate).prop_map(|(run, rate)| consecutive(run).or(rate)),
     ]
 }
