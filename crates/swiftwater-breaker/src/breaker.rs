@@ -405,7 +405,7 @@ impl Shared {
         })
     }
 
-    #[inline(never)]
+    #[inline]
     fn end_asking(&self, bits: u64, outcome: Option<Outcome>) {
         self.decide(|machine, stripes, now| {
             stripes.visit(now, &mut machine.visits);

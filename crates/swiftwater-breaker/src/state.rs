@@ -230,6 +230,7 @@ impl Machine {
     }
 
     /// The call under the permit with these bits ended so; `None` if nobody knows how.
+    #[inline]
     pub(crate) fn settle(&mut self, now: Tick, bits: u64, outcome: Option<Outcome>, stripes: Stripes<'_>) {
         let now = self.at(now, stripes);
         match self.mode {
@@ -407,6 +408,7 @@ impl Machine {
     }
 
     /// Moves the machine's time on, and what depends on time alone.
+    #[inline]
     fn at(&mut self, now: Tick, stripes: Stripes<'_>) -> Tick {
         self.now = self.now.max(now);
         let now = self.now;
@@ -491,6 +493,7 @@ impl Machine {
         if self.needs_start { started(generation, now) } else { word(PASS, generation) }
     }
 
+    #[inline]
     fn is_of(&self, generation: u64, bits: u64) -> bool {
         match self.needs_start {
             true => is_of(generation, self.began, bits, self.now),
@@ -565,6 +568,7 @@ impl Machine {
     }
 
     /// A call of the present generation has ended.
+    #[inline]
     fn judge(&mut self, now: Tick, generation: u64, ended: Ended, stripes: Stripes<'_>) {
         let slow = ended.took >= self.slow;
         self.counts.slow += u64::from(slow);
