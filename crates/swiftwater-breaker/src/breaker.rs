@@ -341,7 +341,9 @@ impl Shared {
         let mut bits = word(PASS, generation);
         if self.needs.start {
             let now = self.clock.now();
-            if now.as_nanos() >= self.face.slice_end.load(Relaxed) {
+            // Before its generation began: by a clock that goes back. Its end would be taken for a late one.
+            let began = self.face.began.load(Relaxed);
+            if now.as_nanos() >= self.face.slice_end.load(Relaxed) || now.as_nanos() < began {
                 return None;
             }
             self.stripes().add_in_flight(stripe, generation, rounded(now), 1);
