@@ -101,6 +101,25 @@ impl Breaker {
         }))
     }
 
+    /// Whether there are other handles of it than this one, which includes permits that borrow one.
+    pub(crate) fn is_held_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Whether failures stand since the last success, where that is watched.
+    pub(crate) fn is_running(&self) -> bool {
+        kind_of(self.0.face.word.load(Acquire)) == RUN
+    }
+
+    /// Changes no state, so that nobody is called back.
+    pub(crate) fn set_options(&self, options: &Arc<Options>) {
+        self.0.decide(|machine, stripes, now| {
+            if !Arc::ptr_eq(machine.options(), options) {
+                machine.set_options(options.clone(), now, stripes);
+            }
+        });
+    }
+
     #[inline(always)]
     pub(crate) fn shared(&self) -> &Shared {
         &self.0

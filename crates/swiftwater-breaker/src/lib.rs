@@ -153,6 +153,7 @@
 #![forbid(unsafe_code)]
 
 mod breaker;
+mod breakers;
 mod builder;
 mod call;
 mod classify;
@@ -171,6 +172,7 @@ mod trip;
 mod window;
 
 pub use breaker::{Breaker, Permit};
+pub use breakers::{Breakers, BreakersBuilder};
 pub use builder::Builder;
 pub use call::{CallError, Judged, RequestError};
 pub use classify::{ByResult, Classify};

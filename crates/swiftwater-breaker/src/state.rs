@@ -304,10 +304,10 @@ impl Machine {
         self.moved = true;
     }
 
-    /// Other values in the same options, from the next outcome or trip on.
+    /// Other values in the same options, from the next outcome or trip on. No state changes by it.
     pub(crate) fn set_options(&mut self, options: Arc<Options>, now: Tick, stripes: Stripes<'_>) {
-        let now = self.at(now, stripes);
-        let good = self.good(stripes);
+        self.now = self.now.max(now);
+        let (now, good) = (self.now, self.good(stripes));
         for (window, watch) in self.windows.iter_mut().zip(watches(&options)) {
             window.change(&watch, now, good);
         }
@@ -321,7 +321,8 @@ impl Machine {
         }
         self.slow = options.slow();
         self.options = options;
-        self.slice_end = self.next_slice();
+        // Whoever comes next looks at everything that depends on time.
+        self.slice_end = now;
         self.moved = true;
     }
 

@@ -6,6 +6,7 @@ mod common;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    fmt,
     future::{Future, ready},
     pin::pin,
     task::{Context, Waker},
@@ -14,9 +15,9 @@ use std::{
 
 use common::*;
 use swiftwater_breaker::{
-    Breaker, State, consecutive, failure_count, failure_rate, slow_rate, stalled, throttle,
+    Breaker, Breakers, State, consecutive, failure_count, failure_rate, slow_rate, stalled, throttle,
 };
-use swiftwater_core::{Clock, Gate, Outcome, Pass};
+use swiftwater_core::{Clock, Gate, Observe, Outcome, Pass, Visitor};
 
 struct Counting;
 
@@ -144,6 +145,26 @@ fn the_calls_in_a_window_take_no_memory() {
         }
     });
     assert_eq!(count, 0);
+}
+
+#[test]
+fn a_key_that_is_there_is_found_without_an_allocation() {
+    let breakers: Breakers<String> = Breakers::builder(Breaker::builder()).build().expect("defaults");
+    breakers.get("host:443");
+    let count = allocations(|| {
+        for _ in 0..1000 {
+            assert!(breakers.get("host:443").call_sync(|| Ok::<_, ()>(1)).is_ok());
+        }
+        breakers.evict_idle();
+    });
+    assert_eq!(count, 0);
+    struct Nothing;
+    impl Visitor for Nothing {
+        fn part(&mut self, _: &'static str, _: &dyn fmt::Display, inner: &dyn Observe) {
+            inner.observe(&mut Self);
+        }
+    }
+    assert_eq!(allocations(|| breakers.observe(&mut Nothing)), 0);
 }
 
 #[test]
