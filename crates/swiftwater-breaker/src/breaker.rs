@@ -434,6 +434,11 @@ impl Shared {
         });
     }
 
+    #[cfg(all(test, swiftwater_loom))]
+    pub(crate) fn word(&self) -> u64 {
+        self.face.word.load(Acquire)
+    }
+
     /// Hands events on, one after the other, also those that come meanwhile.
     #[cold]
     fn deliver(&self) {

@@ -92,3 +92,47 @@ fn plus(count: &AtomicI64, more: i64) {
 const PLACES: usize = if cfg!(all(test, swiftwater_loom)) { 2 } else { 16 };
 /// An owner moves calls once a slice, for a few nanoseconds.
 const TRIES: u32 = 3;
+
+#[cfg(all(test, swiftwater_loom))]
+mod models {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    /// One call of slice 0 is in flight all the time. Of slice 2, which takes its place, there are none: one begins and ends.
+    #[test]
+    fn a_reader_beside_the_owner_sees_what_is_there_or_nothing() {
+        loom::model(|| {
+            let live = Arc::new(Live::new());
+            live.add(0, 1);
+            let reader = {
+                let live = live.clone();
+                thread::spawn(move || {
+                    assert!(matches!(live.before(2), None | Some(1)));
+                })
+            };
+            live.add(2, 1);
+            live.add(2, -1);
+            reader.join().unwrap();
+            assert_eq!(live.before(2), Some(1));
+            assert_eq!(live.before(3), Some(1));
+        });
+    }
+
+    /// A share that is less than nothing: its calls began elsewhere. Moving it must not hide it.
+    #[test]
+    fn what_ended_here_and_began_elsewhere_is_not_forgotten_on_the_way() {
+        loom::model(|| {
+            let live = Arc::new(Live::new());
+            live.add(0, -1);
+            let reader = {
+                let live = live.clone();
+                thread::spawn(move || assert!(matches!(live.before(1), None | Some(-1))))
+            };
+            live.add(2, 1);
+            live.add(0, 0);
+            reader.join().unwrap();
+            assert_eq!(live.before(1), Some(-1));
+        });
+    }
+}

@@ -268,3 +268,54 @@ const BUSY: u32 = if cfg!(all(test, swiftwater_loom)) { 1 } else { 256 };
 const CHUNK: usize = if cfg!(all(test, swiftwater_loom)) { 1 } else { 8 };
 /// 512 threads at once.
 const CHUNKS: usize = if cfg!(all(test, swiftwater_loom)) { 3 } else { 64 };
+
+#[cfg(all(test, swiftwater_loom))]
+mod models {
+    use loom::{
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicU64 as Word, Ordering::Release as Publish},
+        },
+        thread,
+    };
+
+    use super::*;
+
+    /// As the breaker does it: a generation is published under the lock, its owner goes by what it has seen, and whoever
+    /// sums does so under the lock.
+    #[test]
+    fn a_sum_has_nothing_of_another_generation_and_never_too_much() {
+        loom::model(|| {
+            let stripe = Arc::new(Stripe::new(0));
+            let generation = Arc::new(Word::new(1));
+            let lock = Arc::new(Mutex::new(1));
+            stripe.add_success(1);
+            let owner = {
+                let (stripe, generation) = (stripe.clone(), generation.clone());
+                thread::spawn(move || {
+                    let mut of_second = 0;
+                    for _ in 0..2 {
+                        let seen = generation.load(Acquire);
+                        stripe.add_success(seen);
+                        of_second += u64::from(seen == 2);
+                    }
+                    of_second
+                })
+            };
+            let directory = Directory::new(Box::new([]));
+            let stripes = Stripes { directory: &directory, first: &stripe };
+            {
+                let mut present = lock.lock().unwrap();
+                let first = stripes.successes(1);
+                assert!((1..=3).contains(&first), "{first}");
+                *present = 2;
+                generation.store(2, Publish);
+                assert!(stripes.successes(2) <= 2);
+            }
+            let of_second = owner.join().unwrap();
+            // What its owner has seen of the second generation is there, and nothing else.
+            assert_eq!(stripes.successes(2), of_second);
+            assert_eq!(stripes.sums().success, 3);
+        });
+    }
+}

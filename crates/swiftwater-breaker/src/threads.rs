@@ -9,7 +9,8 @@ pub(crate) use model::{be_thread, this_thread, this_thread as known_thread};
 pub(crate) use real::{known_thread, this_thread};
 
 /// Of a thread that has no number: one that is ending, after it has given its own back.
-pub(crate) const NOBODY: u32 = u32::MAX;
+#[cfg(not(all(test, swiftwater_loom)))]
+const NOBODY: u32 = u32::MAX;
 
 #[cfg(not(all(test, swiftwater_loom)))]
 mod real {
