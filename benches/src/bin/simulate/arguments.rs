@@ -72,7 +72,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_one_line() {
-        for line in ["", "--fast", "breaker cache", "breaker --json", "breaker --seeds 0", "breaker --seeds many"] {
+        for line in
+            ["", "--fast", "breaker cache", "breaker --json", "breaker --seeds 0", "breaker --seeds many"]
+        {
             let error = parse(line).unwrap_err();
             assert!(error.contains("usage: simulate") && !error.contains('\n'), "{error}");
         }

@@ -20,11 +20,13 @@ use crate::report::Scenario;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario { name: "metastable", run: metastable::run },
+        Scenario { name: "metastable", run: metastable::short },
+        Scenario { name: "metastable_long", run: metastable::long },
         Scenario { name: "stampede", run: stampede::run },
         Scenario { name: "shards", run: shards::run },
         Scenario { name: "hang", run: hang::time_outs },
         Scenario { name: "hang_abandoned", run: hang::abandoned },
+        Scenario { name: "hang_after_crash", run: hang::after_crash },
         Scenario { name: "detection", run: detection::run },
     ]
 }

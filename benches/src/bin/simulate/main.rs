@@ -2,7 +2,10 @@
 //! seeds, same tables. Tables go to the standard output, in Markdown; progress to standard error. A claim that does not hold
 //! ends the run with exit code 1, after everything has been printed.
 
-#![cfg_attr(not(feature = "breaker"), allow(dead_code, reason = "what the areas share, and no area is compiled in"))]
+#![cfg_attr(
+    not(feature = "breaker"),
+    allow(dead_code, reason = "what the areas share, and no area is compiled in")
+)]
 
 mod arguments;
 #[cfg(feature = "breaker")]

@@ -8,9 +8,9 @@
 //! 2.4 hours a seed at one rate; a breaker that has opened is replaced by a new one. Time to trip: ten minutes with
 //! 0.1 % of errors, then the rate rises; after ten more minutes we no longer wait.
 //!
-//! The oracle knows the rate that is borne ([`BORNE`]) and the one to come, and is tuned to have as many false trips at the first as
-//! the entrant beside which it stands (or one in all the time simulated, if that has none): what is between their times
-//! to trip is what could be gained.
+//! The oracle knows the rate that is borne ([`BORNE`]) and the one to come, and is tuned to have as many false trips at
+//! the first as the entrant beside which it stands (or one in all the time simulated, if that has none): what is
+//! between their times to trip is what could be gained.
 
 use crate::{
     breaker::{
@@ -25,10 +25,10 @@ use crate::{
 
 pub fn run(seeds: u64) -> Report {
     let about = format!(
-        "One breaker, ten calls a second, independent errors. False trips a day at error rates that should be borne; time to trip after \
-         ten good minutes, at rates that should not. The oracles are sequential tests that know the rate to come and have as many \
-         false trips at 30 % as the entrant that they are named after. {seeds} seeds: mean of the false trips, median (least to greatest) of the times; \
-         never: not within ten minutes."
+        "One breaker, ten calls a second, independent errors. False trips a day at error rates that should be borne; \
+         time to trip after ten good minutes, at rates that should not. The oracles are sequential tests that know the \
+         rate to come and have as many false trips at 30 % as the entrant that they are named after. {seeds} seeds: \
+         mean of the false trips, median (least to greatest) of the times; never: not within ten minutes."
     );
     let mut report = Report { about, columns: COLUMNS.to_vec(), rows: Vec::new(), broken: Vec::new() };
     for entrant in rivals::ALL.into_iter().skip(1).chain(ours::detection()) {
@@ -81,6 +81,7 @@ impl Watch {
         loop {
             let now = self.time.now() + exponential(random, SECOND as f64 / CALLS);
             if now >= end {
+                self.time.move_to(end);
                 return None;
             }
             self.time.move_to(now);

@@ -1,6 +1,10 @@
 //! Virtual time: what is due, in order.
 
-use std::{cmp::Ordering, collections::BinaryHeap, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
 
 use swiftwater_core::{Clock, Hand};
 
@@ -42,6 +46,8 @@ impl Time {
 pub struct Events<E> {
     time: Time,
     due: BinaryHeap<Due<E>>,
+    /// What was planned with [`plan_as_ever`](Self::plan_as_ever), in order.
+    as_ever: VecDeque<Due<E>>,
     planned: u64,
 }
 
@@ -53,7 +59,7 @@ struct Due<E> {
 
 impl<E> Events<E> {
     pub fn new(time: Time) -> Self {
-        Self { time, due: BinaryHeap::new(), planned: 0 }
+        Self { time, due: BinaryHeap::new(), as_ever: VecDeque::new(), planned: 0 }
     }
 
     pub fn now(&self) -> Nanos {
@@ -61,16 +67,30 @@ impl<E> Events<E> {
     }
 
     pub fn plan(&mut self, after: Nanos, event: E) {
-        self.due.push(Due { at: self.now() + after, number: self.planned, event });
+        let due = self.number(after, event);
+        self.due.push(due);
+    }
+
+    /// For events that always come `after` the same time, as time-outs do: they need no heap, and there are thousands of
+    /// them. With time-outs in the heap half of all computing went into it.
+    pub fn plan_as_ever(&mut self, after: Nanos, event: E) {
+        let due = self.number(after, event);
+        assert!(self.as_ever.back().is_none_or(|last| last.at <= due.at), "not after the same time as ever");
+        self.as_ever.push_back(due);
+    }
+
+    fn number(&mut self, after: Nanos, event: E) -> Due<E> {
         self.planned += 1;
+        Due { at: self.now() + after, number: self.planned, event }
     }
 
     /// The next event before `end`; the time is its time then.
     pub fn next(&mut self, end: Nanos) -> Option<E> {
-        if self.due.peek()?.at >= end {
-            return None;
-        }
-        let Due { at, event, .. } = self.due.pop()?;
+        // None is less than anything that is due.
+        let heap = self.due.peek() > self.as_ever.front();
+        let next = if heap { self.due.peek() } else { self.as_ever.front() };
+        next.filter(|next| next.at < end)?;
+        let Due { at, event, .. } = if heap { self.due.pop() } else { self.as_ever.pop_front() }?;
         self.time.move_to(at);
         Some(event)
     }
@@ -117,9 +137,10 @@ mod tests {
         for (after, event) in [(3, 'c'), (1, 'a'), (3, 'd'), (2, 'b'), (9, 'z')] {
             events.plan(after, event);
         }
+        events.plan_as_ever(3, 'e');
         let clock = events.time.clock();
         let order: String = std::iter::from_fn(|| events.next(9)).collect();
-        assert_eq!((order.as_str(), events.now(), clock.now().as_nanos()), ("abcd", 3, 3));
+        assert_eq!((order.as_str(), events.now(), clock.now().as_nanos()), ("abcde", 3, 3));
     }
 
     #[test]

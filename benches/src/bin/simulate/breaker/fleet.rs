@@ -6,8 +6,8 @@
 //!   hear of it, and does the work all the same.
 //! - The server is a few workers before a queue of limited length; what finds the queue full fails at once. Its work is
 //!   exponential. The [`Weather`] says how well it is.
-//! - Before the scenario begins every breaker has seen a [`past`](Plan::past) of calls that all succeeded, at the rate of its
-//!   client.
+//! - Before the scenario begins every breaker has seen a [`past`](Plan::past) of calls that all succeeded, at the rate
+//!   of its client.
 //!
 //! Calls and work are drawn from streams of their own, so every entrant of a seed meets the same.
 
@@ -25,7 +25,7 @@ pub struct Plan {
     /// Between two attempts: drawn from half of it to one and a half.
     pub pause: Nanos,
     pub time_out: Nanos,
-    /// The caller is gone after this, and with it the call: nobody hears how it would have ended.
+    /// The caller is gone after this, before the time is out, and with it the call: nobody hears how it would have ended.
     pub patience: Option<Nanos>,
     pub workers: usize,
     /// Work of an attempt at full speed, the mean.
@@ -67,7 +67,13 @@ pub struct Second {
 }
 
 /// Runs a scenario. `weather` takes the time since its beginning; refusals are noted from `watch` on.
-pub fn run(plan: &Plan, entrant: &Entrant, seed: u64, watch: Nanos, weather: impl Fn(Nanos) -> Weather) -> Record {
+pub fn run(
+    plan: &Plan,
+    entrant: &Entrant,
+    seed: u64,
+    watch: Nanos,
+    weather: impl Fn(Nanos) -> Weather,
+) -> Record {
     let mut time = Time::new();
     let mut seeds = fastrand::Rng::with_seed(seed);
     let mut clients: Vec<Client> = (0..plan.clients)
@@ -91,7 +97,7 @@ pub fn run(plan: &Plan, entrant: &Entrant, seed: u64, watch: Nanos, weather: imp
         work: seeds.fork(),
         pauses: seeds.fork(),
     };
-    run.to_its_end()
+    run.play()
 }
 
 fn live_well(plan: &Plan, time: &mut Time, clients: &mut [Client]) {
@@ -155,7 +161,7 @@ struct Run<'a, W> {
 }
 
 impl<W: Fn(Nanos) -> Weather> Run<'_, W> {
-    fn to_its_end(mut self) -> Record {
+    fn play(mut self) -> Record {
         self.events.plan(0, Event::Calls);
         let end = self.began + self.plan.length;
         while let Some(event) = self.events.next(end) {
@@ -205,8 +211,8 @@ impl<W: Fn(Nanos) -> Weather> Run<'_, W> {
         let attempt = self.attempts.len();
         self.attempts.push(Attempt { call, ticket, waited_for: true });
         match self.plan.patience {
-            Some(patience) if patience < self.plan.time_out => self.events.plan(patience, Event::Leaves(attempt)),
-            _ => self.events.plan(self.plan.time_out, Event::Fails(attempt)),
+            Some(patience) => self.events.plan_as_ever(patience, Event::Leaves(attempt)),
+            None => self.events.plan_as_ever(self.plan.time_out, Event::Fails(attempt)),
         }
         match (self.weather)(now) {
             Weather::Dead => self.events.plan(ROUND_TRIP, Event::Fails(attempt)),
@@ -267,8 +273,8 @@ impl Record {
         f64::from(answered) / f64::from(calls.max(1))
     }
 
-    /// How long after `from` no 5 s are any more in which less than `share` of the calls were answered; infinite if such are to
-    /// the end.
+    /// How long after `from` no 5 s are any more in which less than `share` of the calls were answered; infinite if
+    /// such are to the end.
     pub fn recovery(&self, from: Nanos, share: f64) -> f64 {
         let first = from / SECOND;
         // The last calls may still be under way.

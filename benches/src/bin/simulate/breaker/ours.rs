@@ -20,6 +20,10 @@ const fn ours(name: &'static str, make: fn(&Seat) -> Box<dyn Policy>) -> Entrant
 /// As it comes: five failures in a row, open for 1 s to 30 s.
 pub const DEFAULT: Entrant = ours("swiftwater", |seat| seated(seat, Breaker::builder()));
 
+/// For calls with a long time-out: the lease of a probe must be longer.
+pub const PATIENT: Entrant =
+    ours("swiftwater", |seat| seated(seat, Breaker::builder().probe_lease(PATIENCE)));
+
 /// What the crate's documentation shows first: a rate beside the row, for a service that fails in part.
 pub const RECOMMENDED: Entrant = ours("swiftwater row or rate", |seat| seated(seat, row_or_rate()));
 
@@ -28,13 +32,15 @@ pub const RATE: Entrant = ours("swiftwater rate", |seat| {
     seated(seat, Breaker::builder().trip_when(failure_rate(0.5).over(RATE_WINDOW).min_calls(RATE_CALLS)))
 });
 
-// TODO-merge /// For remotes that come back cold.
-// TODO-merge pub const RAMP: Entrant = ours("swiftwater ramp", |seat| seated(seat, row_or_rate().ramp(COLD)));
+// TODO-merge /// For remotes that come back cold, by how long they take to warm up.
+// TODO-merge pub const RAMP_10: Entrant = ours("swiftwater ramp 10 s", |seat| seated(seat, ramp(10)));
+// TODO-merge pub const RAMP_30: Entrant = ours("swiftwater ramp 30 s", |seat| seated(seat, ramp(30)));
+// TODO-merge pub const RAMP_60: Entrant = ours("swiftwater ramp 60 s", |seat| seated(seat, ramp(60)));
 
 // TODO-merge /// For remotes that may hang.
 // TODO-merge pub const STALLED: Entrant = ours("swiftwater stalled", |seat| {
 // TODO-merge     let hangs = stalled(HANGS).at_least(HANGING_CALLS);
-// TODO-merge     seated(seat, Breaker::builder().trip_when(consecutive(5).or(hangs)))
+// TODO-merge     seated(seat, Breaker::builder().trip_when(consecutive(5).or(hangs)).probe_lease(PATIENCE))
 // TODO-merge });
 
 // TODO-merge /// For remotes that fail in part, all of them behind one name: sheds, never opens.
@@ -46,7 +52,7 @@ pub fn metastable() -> Vec<Entrant> {
     vec![
         DEFAULT,
         RECOMMENDED,
-        // TODO-merge RAMP,
+        // TODO-merge RAMP_10,
         // TODO-merge THROTTLE,
     ]
 }
@@ -54,22 +60,23 @@ pub fn metastable() -> Vec<Entrant> {
 pub fn stampede() -> Vec<Entrant> {
     vec![
         DEFAULT,
-        // TODO-merge RAMP,
+        // TODO-merge RAMP_10,
+        // TODO-merge RAMP_30,
+        // TODO-merge RAMP_60,
     ]
 }
 
 /// One for the whole service.
 pub fn service_wide() -> Vec<Entrant> {
     vec![
-        DEFAULT,
-        RATE,
+        DEFAULT, RATE,
         // TODO-merge THROTTLE,
     ]
 }
 
 pub fn hang() -> Vec<Entrant> {
     vec![
-        DEFAULT,
+        PATIENT,
         // TODO-merge STALLED,
     ]
 }
@@ -82,6 +89,10 @@ fn row_or_rate() -> Builder {
     let rate = failure_rate(0.5).over(RATE_WINDOW).min_calls(RATE_CALLS);
     Breaker::builder().trip_when(consecutive(5).or(rate))
 }
+
+// TODO-merge fn ramp(seconds: u64) -> Builder {
+// TODO-merge     Breaker::builder().ramp(Duration::from_secs(seconds))
+// TODO-merge }
 
 fn seated(seat: &Seat, builder: Builder) -> Box<dyn Policy> {
     let breaker = builder.clock(seat.clock.clone()).seed(seat.seed).build();
@@ -105,10 +116,10 @@ impl Policy for Ours {
     }
 }
 
+/// Above the 10 s after which calls to the remote that hangs time out.
+const PATIENCE: Duration = Duration::from_secs(15);
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 const RATE_CALLS: u64 = 20;
-// TODO-merge /// As long as the remote of the stampede takes to warm up.
-// TODO-merge const COLD: Duration = Duration::from_secs(60);
 // TODO-merge /// Forty times what a healthy call takes, and a fifth of its time-out.
 // TODO-merge const HANGS: Duration = Duration::from_secs(2);
 // TODO-merge const HANGING_CALLS: u32 = 10;

@@ -3,9 +3,10 @@
 //! The idea: Brooker, "Will circuit breakers solve my problems?" (2022): a breaker for a whole service turns the failure of
 //! a part of it into a failure of all of it.
 //!
-//! The model: 20 clients with 10 calls a second each, every call to one of ten shards, drawn evenly, up to three attempts at once after one
-//! another. Nine shards answer within 10 ms (exponential), and of 5000 attempts one fails; the tenth refuses after 1 ms, from the
-//! beginning to the end, ten minutes later. With retries a quarter of all attempts fail, and they come in rows.
+//! The model: 20 clients with 10 calls a second each, every call to one of ten shards, drawn evenly, up to three
+//! attempts at once after one another. Nine shards answer within 10 ms (exponential), and of 5000 attempts one fails;
+//! the tenth refuses after 1 ms, from the beginning to the end, ten minutes later. With retries a quarter of all
+//! attempts fail, and they come in rows.
 //!
 //! Claim: with a breaker for each shard, at least 99.9 % of the calls to the other nine succeed, in every seed.
 
@@ -22,15 +23,16 @@ use crate::{
 
 pub fn run(seeds: u64) -> Report {
     let about = format!(
-        "Ten shards behind one name, one of them dead; clients with up to three attempts a call, and one breaker for all shards or one for \
-         each. Dead shard: attempts it gets, of those it would get without a breaker. {seeds} seeds: median (least to greatest)."
+        "Ten shards behind one name, one of them dead; clients with up to three attempts a call, and one breaker for \
+         all shards or one for each. Dead shard: attempts it gets, of those it would get without a breaker. {seeds} \
+         seeds: median (least to greatest)."
     );
     let mut report = Report { about, columns: COLUMNS.to_vec(), rows: Vec::new(), broken: Vec::new() };
     let service_wide = rivals::ALL.into_iter().chain(ours::service_wide());
     let keyed = [rivals::FIXED, ours::DEFAULT];
     let entrants = service_wide.map(|entrant| (entrant, Scope::Service));
     for (entrant, scope) in entrants.chain(keyed.map(|entrant| (entrant, Scope::Shard))) {
-        let found = each_seed(seeds, |seed| Run::new(&entrant, scope, seed).to_its_end());
+        let found = each_seed(seeds, |seed| Run::new(&entrant, scope, seed).play());
         let name = match scope {
             Scope::Service => entrant.name.to_owned(),
             Scope::Shard => format!("{}, one for each shard", entrant.name),
@@ -101,7 +103,7 @@ impl Run {
         }
     }
 
-    fn to_its_end(mut self) -> Vec<f64> {
+    fn play(mut self) -> Vec<f64> {
         self.events.plan(0, Event::Calls);
         while let Some(event) = self.events.next(LENGTH) {
             match event {

@@ -1,7 +1,8 @@
-//! circuitbreaker-rs 0.1.1 at its defaults. Opens when half of at least ten calls failed, **counted since it was last closed**,
-//! or after five failures in a row. Open for 30 s. Half-open the call that finds the time over is admitted, and five more;
-//! three successes in a row close it, a failure opens it again, **whenever their calls were admitted**. A permit that is
-//! **dropped never comes back**, and time alone does not end the half-open state: six dropped probes, and it refuses for ever.
+//! circuitbreaker-rs 0.1.1 at its defaults. Opens when half of at least ten calls failed, **counted since it was last
+//! closed**, or after five failures in a row. Open for 30 s. Half-open the call that finds the time over is admitted,
+//! and five more; three successes in a row close it, a failure opens it again, **whenever their calls were admitted**.
+//! A permit that is **dropped never comes back**, and time alone does not end the half-open state: six dropped probes,
+//! and it refuses for ever.
 
 use crate::breaker::{
     events::{Nanos, SECOND},

@@ -16,7 +16,9 @@ pub struct Fixed {
 
 enum State {
     Closed,
-    Open { until: Nanos },
+    Open {
+        until: Nanos,
+    },
     /// A probe is out.
     Probing,
 }
