@@ -19,14 +19,15 @@ mod stampede;
 use crate::report::Scenario;
 
 pub fn scenarios() -> Vec<Scenario> {
+    let of = |name, form, run| Scenario { name, form, run };
     vec![
-        Scenario { name: "metastable", run: metastable::short },
-        Scenario { name: "metastable_long", run: metastable::long },
-        Scenario { name: "stampede", run: stampede::run },
-        Scenario { name: "shards", run: shards::run },
-        Scenario { name: "hang", run: hang::time_outs },
-        Scenario { name: "hang_abandoned", run: hang::abandoned },
-        Scenario { name: "hang_after_crash", run: hang::after_crash },
-        Scenario { name: "detection", run: detection::run },
+        of("metastable", Some("short trigger"), metastable::short),
+        of("metastable", Some("long trigger"), metastable::long),
+        of("stampede", None, stampede::run),
+        of("shards", None, shards::run),
+        of("hang", Some("calls time out"), hang::time_outs),
+        of("hang", Some("callers leave"), hang::abandoned),
+        of("hang", Some("after a crash"), hang::after_crash),
+        of("detection", None, detection::run),
     ]
 }

@@ -49,7 +49,7 @@ struct Prepared {
 fn prepare(arguments: Arguments) -> Result<Prepared, String> {
     let mut scenarios = area(&arguments.area)?;
     if let Some(wanted) = &arguments.scenario {
-        scenarios.retain(|scenario| scenario.name.contains(wanted.as_str()));
+        scenarios.retain(|scenario| scenario.title().contains(wanted.as_str()));
         if scenarios.is_empty() {
             return Err(format!("no scenario of {} has `{wanted}` in its name", arguments.area));
         }
@@ -73,19 +73,20 @@ const AREAS: [&str; 1] = ["breaker"];
 fn simulate(prepared: Prepared) -> Result<(), (ExitCode, String)> {
     let Prepared { arguments, scenarios, json: mut file } = prepared;
     let mut broken = Vec::new();
-    for Scenario { name, run } in scenarios {
-        eprintln!("{name}: {} seeds", arguments.seeds);
-        let report: Report = run(arguments.seeds);
-        println!("{}", report::table(name, &report));
+    for scenario in scenarios {
+        let title = scenario.title();
+        eprintln!("{title}: {} seeds", arguments.seeds);
+        let report: Report = (scenario.run)(arguments.seeds);
+        println!("{}", report::table(&scenario, &report));
         if let Some(file) = &mut file {
             let unusable = |error| (ExitCode::from(2), format!("cannot write the JSON: {error}"));
-            for line in report::json(&arguments.area, name, &report) {
+            for line in report::json(&arguments.area, &scenario, &report) {
                 writeln!(file, "{line}").map_err(unusable)?;
             }
             // Scenario by scenario: what a later one spoils is not lost.
             file.flush().map_err(unusable)?;
         }
-        broken.extend(report.broken.into_iter().map(|claim| format!("{name}: {claim}")));
+        broken.extend(report.broken.into_iter().map(|claim| format!("{title}: {claim}")));
     }
     match broken.is_empty() {
         true => Ok(()),

@@ -7,8 +7,17 @@ use swiftwater_benches::versus::Spread;
 
 pub struct Scenario {
     pub name: &'static str,
+    /// Where there are several of it.
+    pub form: Option<&'static str>,
     /// Takes the number of seeds.
     pub run: fn(u64) -> Report,
+}
+
+impl Scenario {
+    /// What people call it.
+    pub fn title(&self) -> String {
+        self.form.map_or_else(|| self.name.to_owned(), |form| format!("{}, {form}", self.name))
+    }
 }
 
 pub struct Report {
@@ -106,7 +115,7 @@ impl Report {
 }
 
 /// Padded so that it reads well in a terminal too.
-pub fn table(scenario: &str, report: &Report) -> String {
+pub fn table(scenario: &Scenario, report: &Report) -> String {
     let head = once(String::new()).chain(report.columns.iter().map(|column| column.title.to_owned()));
     let row = |row: &Row| {
         let name = if row.ours { format!("**{}**", row.entrant) } else { row.entrant.clone() };
@@ -127,22 +136,25 @@ pub fn table(scenario: &str, report: &Report) -> String {
     });
     let broken: String = report.broken.iter().map(|claim| format!("\nDoes not hold: {claim}.\n")).collect();
     let body: String = rows[1..].iter().map(line).collect();
-    format!("## {scenario}\n\n{}\n\n{}{rule}\n{body}{broken}", report.about, line(&rows[0]))
+    format!("## {}\n\n{}\n\n{}{rule}\n{body}{broken}", scenario.title(), report.about, line(&rows[0]))
 }
 
 /// A line for each entrant, without its end. What was never reached is null.
-pub fn json(area: &str, scenario: &str, report: &Report) -> Vec<String> {
+pub fn json(area: &str, scenario: &Scenario, report: &Report) -> Vec<String> {
     #[derive(Serialize)]
     struct Line<'a> {
         area: &'a str,
         scenario: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        form: Option<&'a str>,
         entrant: &'a str,
         figures: BTreeMap<&'a str, Spread>,
     }
     let line = |row: &Row| {
         let figures = report.columns.iter().zip(&row.figures);
         let figures = figures.map(|(column, figure)| (column.key, figure.rounded())).collect();
-        let line = Line { area, scenario, entrant: &row.entrant, figures };
+        let Scenario { name, form, .. } = *scenario;
+        let line = Line { area, scenario: name, form, entrant: &row.entrant, figures };
         serde_json::to_string(&line).expect("numbers and names")
     };
     report.rows.iter().map(line).collect()
@@ -151,6 +163,8 @@ pub fn json(area: &str, scenario: &str, report: &Report) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HANG: Scenario = Scenario { name: "hang", form: Some("time-outs"), run: |_| report() };
 
     fn report() -> Report {
         let columns = vec![
@@ -165,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_table_says_what_never_happened() {
-        let table = table("hang", &report());
-        assert!(table.starts_with("## hang\n\nAbout.\n"), "{table}");
+        let table = table(&HANG, &report());
+        assert!(table.starts_with("## hang, time-outs\n\nAbout.\n"), "{table}");
         let none = "| none     |                  never |            100.00 % |\n";
         assert!(table.contains(none), "{table}");
         assert!(table.contains("| **ours** | 4.0 s (2.0 s to never) |"), "{table}");
@@ -174,9 +188,9 @@ mod tests {
 
     #[test]
     fn json_has_a_line_for_each_entrant_and_null_for_never() {
-        let lines = json("breaker", "hang", &report());
+        let lines = json("breaker", &HANG, &report());
         let none = concat!(
-            r#"{"area":"breaker","scenario":"hang","entrant":"none","figures":{"#,
+            r#"{"area":"breaker","scenario":"hang","form":"time-outs","entrant":"none","figures":{"#,
             r#""never":{"min":1.0,"median":1.0,"max":1.0},"recovery":{"min":null,"median":null,"max":null}}}"#,
         );
         assert_eq!((lines.len(), lines[0].as_str()), (2, none));
