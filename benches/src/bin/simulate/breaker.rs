@@ -23,7 +23,8 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         of("metastable", Some("short trigger"), metastable::short),
         of("metastable", Some("long trigger"), metastable::long),
-        of("stampede", None, stampede::run),
+        of("stampede", Some("one attempt"), stampede::one_attempt),
+        of("stampede", Some("three attempts"), stampede::three_attempts),
         of("shards", None, shards::run),
         of("hang", Some("calls time out"), hang::time_outs),
         of("hang", Some("callers leave"), hang::abandoned),
