@@ -37,7 +37,7 @@ pub fn abandoned(seeds: u64) -> Report {
 }
 
 pub fn after_crash(seeds: u64) -> Report {
-    let about = "A server refuses for 10 s, then hangs for 50 to 80 s; callers leave after 3 s, and their calls are dropped.";
+    let about = "A server refuses for 10 s, then hangs for 50 to 80 s; callers leave after 3 s: their calls are dropped.";
     run(seeds, &Hang { about, patience: Some(PATIENCE), crash: 10 * SECOND })
 }
 

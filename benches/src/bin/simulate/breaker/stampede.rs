@@ -34,11 +34,11 @@ pub fn three_attempts(seeds: u64) -> Report {
 
 fn run(seeds: u64, plan: &Plan) -> Report {
     let about = format!(
-        "500 clients, each with a breaker of its own and up to {} attempts a call, and a server that was dead and is back \
-         with a tenth of its capacity, gaining the rest within a minute. Peak: the most attempts admitted in a second of \
-         the two minutes after the return, as a multiple of what the server can do in that second. Recovered: from when \
-         on no 5 s lie below 95 %. Whoever sent exactly what the server can do would lose {:.1} s worth of calls. \
-         {seeds} seeds: median (least to greatest).",
+        "500 clients, each with a breaker of its own (attempts a call: {}), and a server that was dead and is back with a \
+         tenth of its capacity, gaining the rest within a minute. Peak: the most attempts admitted in a second of the two \
+         minutes after the return, as a multiple of what the server can do in that second. Recovered: from when on no 5 s \
+         lie below 95 %. Whoever sent exactly what the server can do would lose {:.1} s worth of calls. {seeds} seeds: \
+         median (least to greatest).",
         plan.attempts,
         least_lost()
     );
