@@ -1,11 +1,9 @@
 //! Ours, in the configurations that somebody would choose who reads its documentation: the real crate, on the simulation's
-//! clock. The lines that wait for conditions which the engine is about to get begin with `TODO-merge`; to merge is to
-//! delete that word with the slashes before it.
+//! clock.
 
 use std::time::Duration;
 
-use swiftwater_breaker::{Breaker, Builder, consecutive, failure_rate};
-// TODO-merge use swiftwater_breaker::{never, stalled, throttle};
+use swiftwater_breaker::{Breaker, Builder, consecutive, failure_rate, never, stalled, throttle};
 use swiftwater_core::{Gate, Token};
 
 use crate::breaker::{
@@ -32,53 +30,37 @@ pub const RATE: Entrant = ours("swiftwater rate", |seat| {
     seated(seat, Breaker::builder().trip_when(failure_rate(0.5).over(RATE_WINDOW).min_calls(RATE_CALLS)))
 });
 
-// TODO-merge /// For remotes that come back cold, by how long they take to warm up.
-// TODO-merge pub const RAMP_10: Entrant = ours("swiftwater ramp 10 s", |seat| seated(seat, ramp(10)));
-// TODO-merge pub const RAMP_30: Entrant = ours("swiftwater ramp 30 s", |seat| seated(seat, ramp(30)));
-// TODO-merge pub const RAMP_60: Entrant = ours("swiftwater ramp 60 s", |seat| seated(seat, ramp(60)));
+/// For remotes that come back cold, by how long they take to warm up.
+pub const RAMP_10: Entrant = ours("swiftwater ramp 10 s", |seat| seated(seat, ramp(10)));
+pub const RAMP_30: Entrant = ours("swiftwater ramp 30 s", |seat| seated(seat, ramp(30)));
+pub const RAMP_60: Entrant = ours("swiftwater ramp 60 s", |seat| seated(seat, ramp(60)));
 
-// TODO-merge /// For remotes that may hang.
-// TODO-merge pub const STALLED: Entrant = ours("swiftwater stalled", |seat| {
-// TODO-merge     let hangs = stalled(HANGS).at_least(HANGING_CALLS);
-// TODO-merge     seated(seat, Breaker::builder().trip_when(consecutive(5).or(hangs)).probe_lease(PATIENCE))
-// TODO-merge });
+/// For remotes that may hang.
+pub const STALLED: Entrant = ours("swiftwater stalled", |seat| {
+    let hangs = stalled(HANGS).at_least(HANGING_CALLS);
+    seated(seat, Breaker::builder().trip_when(consecutive(5).or(hangs)).probe_lease(PATIENCE))
+});
 
-// TODO-merge /// For remotes that fail in part, all of them behind one name: sheds, never opens.
-// TODO-merge pub const THROTTLE: Entrant = ours("swiftwater throttle", |seat| {
-// TODO-merge     seated(seat, Breaker::builder().trip_when(never()).throttle(throttle(2.0).over(RATE_WINDOW)))
-// TODO-merge });
+/// For remotes that fail in part, all of them behind one name: sheds, never opens.
+pub const THROTTLE: Entrant = ours("swiftwater throttle", |seat| {
+    seated(seat, Breaker::builder().trip_when(never()).throttle(throttle(2.0).over(RATE_WINDOW)))
+});
 
 pub fn metastable() -> Vec<Entrant> {
-    vec![
-        DEFAULT,
-        RECOMMENDED,
-        // TODO-merge RAMP_10,
-        // TODO-merge THROTTLE,
-    ]
+    vec![DEFAULT, RECOMMENDED, RAMP_10, THROTTLE]
 }
 
 pub fn stampede() -> Vec<Entrant> {
-    vec![
-        DEFAULT,
-        // TODO-merge RAMP_10,
-        // TODO-merge RAMP_30,
-        // TODO-merge RAMP_60,
-    ]
+    vec![DEFAULT, RAMP_10, RAMP_30, RAMP_60]
 }
 
 /// One for the whole service.
 pub fn service_wide() -> Vec<Entrant> {
-    vec![
-        DEFAULT, RATE,
-        // TODO-merge THROTTLE,
-    ]
+    vec![DEFAULT, RATE, THROTTLE]
 }
 
 pub fn hang() -> Vec<Entrant> {
-    vec![
-        PATIENT,
-        // TODO-merge STALLED,
-    ]
+    vec![PATIENT, STALLED]
 }
 
 pub fn detection() -> Vec<Entrant> {
@@ -90,9 +72,9 @@ fn row_or_rate() -> Builder {
     Breaker::builder().trip_when(consecutive(5).or(rate))
 }
 
-// TODO-merge fn ramp(seconds: u64) -> Builder {
-// TODO-merge     Breaker::builder().ramp(Duration::from_secs(seconds))
-// TODO-merge }
+fn ramp(seconds: u64) -> Builder {
+    Breaker::builder().ramp(Duration::from_secs(seconds))
+}
 
 fn seated(seat: &Seat, builder: Builder) -> Box<dyn Policy> {
     let breaker = builder.clock(seat.clock.clone()).seed(seat.seed).build();
@@ -120,9 +102,9 @@ impl Policy for Ours {
 const PATIENCE: Duration = Duration::from_secs(15);
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 const RATE_CALLS: u64 = 20;
-// TODO-merge /// Forty times what a healthy call takes, and a fifth of its time-out.
-// TODO-merge const HANGS: Duration = Duration::from_secs(2);
-// TODO-merge const HANGING_CALLS: u32 = 10;
+/// Forty times what a healthy call takes, and a fifth of its time-out.
+const HANGS: Duration = Duration::from_secs(2);
+const HANGING_CALLS: u32 = 10;
 
 #[cfg(test)]
 mod tests {
