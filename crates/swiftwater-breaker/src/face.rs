@@ -54,34 +54,23 @@ pub(crate) struct Published {
 
 impl Published {
     pub(crate) fn new(face: Face) -> Self {
-        let published = Self {
+        Self {
             word: AtomicU64::new(face.word),
-            until: AtomicU64::new(0),
-            slice_end: AtomicU64::new(0),
-            began: AtomicU64::new(0),
-            slow: AtomicU64::new(0),
-        };
-        published.publish(face);
-        published
+            until: AtomicU64::new(face.until.as_nanos()),
+            slice_end: AtomicU64::new(face.slice_end.as_nanos()),
+            began: AtomicU64::new(face.began.as_nanos()),
+            slow: AtomicU64::new(face.slow),
+        }
     }
 
-    /// By the holder of the breaker's lock. What is as it was is not written: every store costs all other threads a miss.
+    /// By the holder of the breaker's lock, when something has changed: a store costs all other threads a miss.
     pub(crate) fn publish(&self, face: Face) {
-        let times = [
-            (&self.until, face.until.as_nanos()),
-            (&self.slice_end, face.slice_end.as_nanos()),
-            (&self.began, face.began.as_nanos()),
-            (&self.slow, face.slow),
-        ];
-        for (shown, time) in times {
-            if shown.load(Relaxed) != time {
-                shown.store(time, Relaxed);
-            }
-        }
-        if self.word.load(Relaxed) != face.word {
-            // Release: see the head of this file.
-            self.word.store(face.word, Release);
-        }
+        self.until.store(face.until.as_nanos(), Relaxed);
+        self.slice_end.store(face.slice_end.as_nanos(), Relaxed);
+        self.began.store(face.began.as_nanos(), Relaxed);
+        self.slow.store(face.slow, Relaxed);
+        // Release: see the head of this file.
+        self.word.store(face.word, Release);
     }
 }
 

@@ -5,7 +5,15 @@
 //!
 //! The clock is core's own, which the checker does not see: it moves only where a model says so.
 
-use std::{collections::BTreeMap, fmt, sync::Mutex as Plain, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Mutex as Plain,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use loom::thread;
 use swiftwater_core::{Clock, Desc, Gate, Hand, Observe, Outcome, Token, Visitor};
@@ -13,7 +21,7 @@ use swiftwater_core::{Clock, Desc, Gate, Hand, Observe, Outcome, Token, Visitor}
 use crate::{
     Breaker, Builder, Cause, Event, State, consecutive,
     face::{PASS, kind_of},
-    failure_rate, stalled,
+    failure_rate,
     threads::be_thread,
 };
 
@@ -21,9 +29,16 @@ const BASE: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
+    let runs = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
-    builder.check(model);
+    builder.check(move || {
+        counted.fetch_add(1, SeqCst);
+        model();
+    });
+    let runs = runs.load(SeqCst);
+    assert!(runs > 3, "nothing raced: {runs} runs");
 }
 
 /// Opened by one failure, for `BASE`.
@@ -222,9 +237,9 @@ fn a_success_that_races_with_a_failure_ends_the_run_or_comes_before_it() {
     check(|| {
         let (breaker, _hand) = breaker(|b| b.trip_when(consecutive(2)));
         succeed(&breaker);
-        let held = admit(&breaker).expect("closed");
+        let (held, fails) = (admit(&breaker).expect("closed"), admit(&breaker).expect("closed"));
         let other = spawn(1, &breaker, |breaker| {
-            fail(breaker);
+            breaker.settle(fails, Some(Outcome::Failure));
             kind_of(breaker.shared().word()) != PASS
         });
         breaker.settle(held, Some(Outcome::Success));
@@ -247,7 +262,7 @@ fn the_deadline_is_there_before_the_state_is() {
         let failing = spawn(1, &breaker, |breaker| breaker.settle(permit, Some(Outcome::Failure)));
         // By the face, without the lock.
         if let Some(rejected) = breaker.shared().refuse_at_once() {
-            assert_eq!(rejected.retry_after(), BASE);
+            assert!((BASE / 2..=BASE).contains(&rejected.retry_after()), "{rejected}");
         }
         failing.join().expect("no panic");
         assert_eq!(breaker.state(), State::Open);
@@ -342,27 +357,5 @@ fn successes_of_two_threads_are_all_counted() {
         assert_eq!(breaker.state(), State::Closed);
         fail(&breaker);
         assert_eq!(breaker.state(), State::Open);
-    });
-}
-
-#[test]
-fn a_call_that_begins_in_one_thread_and_ends_in_another_is_not_in_flight_for_ever() {
-    check(|| {
-        let after = Duration::from_secs(8);
-        let (breaker, hand) = breaker(|b| b.trip_when(stalled(after).at_least(1)));
-        succeed(&breaker);
-        let (mine, theirs) = (admit(&breaker).expect("closed"), admit(&breaker).expect("closed"));
-        let other = spawn(1, &breaker, move |breaker| {
-            breaker.settle(theirs, Some(Outcome::Success));
-            succeed(breaker);
-        });
-        breaker.settle(mine, Some(Outcome::Success));
-        other.join().expect("no panic");
-        hand.advance(after * 3);
-        succeed(&breaker);
-        assert_eq!(breaker.state(), State::Closed);
-        let _hangs = admit(&breaker).expect("closed");
-        hand.advance(after * 3);
-        assert!(admit(&breaker).is_none(), "one has stalled");
     });
 }

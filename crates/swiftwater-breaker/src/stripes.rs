@@ -26,8 +26,9 @@ use swiftwater_core::Tick;
 use crate::{
     live::Live,
     sync::{
-        AtomicU32, AtomicU64, OnceLock,
+        Alone, AtomicU32, AtomicU64, OnceLock,
         Ordering::{Acquire, Relaxed, Release},
+        add_alone,
     },
     threads::{known_thread, this_thread},
 };
@@ -68,6 +69,7 @@ pub(crate) struct Stripe {
     rejected_full: AtomicU64,
     rejected_open: AtomicU64,
     live: Box<[Live]>,
+    owner: Alone,
 }
 
 /// Sums over all stripes.
@@ -193,22 +195,23 @@ impl Stripe {
             rejected_full: AtomicU64::new(0),
             rejected_open: AtomicU64::new(0),
             live: (0..rings).map(|_| Live::new()).collect(),
+            owner: Alone::new(),
         }
     }
 
     #[inline]
     pub(crate) fn add_admitted(&self) {
-        add(&self.admitted);
+        self.add(&self.admitted);
     }
 
     #[inline]
     pub(crate) fn add_rejected_full(&self) {
-        add(&self.rejected_full);
+        self.add(&self.rejected_full);
     }
 
     #[inline]
     pub(crate) fn add_rejected_open(&self) {
-        add(&self.rejected_open);
+        self.add(&self.rejected_open);
     }
 
     /// A call of this generation has succeeded: for callers into which it is inlined. False: not if it is the first here.
@@ -216,7 +219,7 @@ impl Stripe {
     pub(crate) fn add_success_at_once(&self, generation: u64) -> bool {
         let known = self.generation.load(Relaxed) == generation;
         if known {
-            add(&self.success);
+            self.add(&self.success);
         }
         known
     }
@@ -225,7 +228,14 @@ impl Stripe {
     #[inline]
     pub(crate) fn add_success(&self, generation: u64) {
         self.enter(generation);
-        add(&self.success);
+        self.add(&self.success);
+    }
+
+    /// By the owner. Relaxed: nothing is published through a count.
+    #[inline(always)]
+    fn add(&self, count: &AtomicU64) {
+        self.owner.write();
+        add_alone(count, 1, Relaxed);
     }
 
     #[inline]
@@ -254,12 +264,6 @@ impl Visits {
     }
 }
 
-/// By the one thread that writes here. Relaxed: nothing is published through a count.
-#[inline]
-fn add(count: &AtomicU64) {
-    count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
-}
-
 /// No thread's number, and not [`NOBODY`](crate::threads::NOBODY) either.
 const UNOWNED: u32 = u32::MAX - 2;
 const SECOND: Duration = Duration::from_secs(1);
@@ -271,6 +275,8 @@ const CHUNKS: usize = if cfg!(all(test, swiftwater_loom)) { 3 } else { 64 };
 
 #[cfg(all(test, swiftwater_loom))]
 mod models {
+    use std::collections::BTreeSet;
+
     use loom::{
         sync::{
             Arc, Mutex,
@@ -281,41 +287,58 @@ mod models {
 
     use super::*;
 
-    /// As the breaker does it: a generation is published under the lock, its owner goes by what it has seen, and whoever
-    /// sums does so under the lock.
-    #[test]
-    fn a_sum_has_nothing_of_another_generation_and_never_too_much() {
-        loom::model(|| {
-            let stripe = Arc::new(Stripe::new(0));
-            let generation = Arc::new(Word::new(1));
-            let lock = Arc::new(Mutex::new(1));
-            stripe.add_success(1);
-            let owner = {
-                let (stripe, generation) = (stripe.clone(), generation.clone());
+    /// As the breaker does it: a generation is published under the lock, the owner goes by what it has seen, and whoever sums
+    /// does so under the lock. One success is there before; the owner adds two while another thread asks, once. What that saw
+    /// in each run, and how many of the two the owner has counted in the second generation.
+    fn beside_the_owner(ask: fn(&Word, Stripes<'_>) -> u64) -> Vec<(u64, u64)> {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let all = seen.clone();
+        loom::model(move || {
+            let shared = Arc::new((Stripe::new(0), Word::new(1), Mutex::new(())));
+            shared.0.add_success(1);
+            let asking = {
+                let shared = shared.clone();
                 thread::spawn(move || {
-                    let mut of_second = 0;
-                    for _ in 0..2 {
-                        let seen = generation.load(Acquire);
-                        stripe.add_success(seen);
-                        of_second += u64::from(seen == 2);
-                    }
-                    of_second
+                    let (stripe, generation, lock) = &*shared;
+                    let directory = Directory::new(Box::new([]));
+                    let _lock = lock.lock().unwrap();
+                    ask(generation, Stripes { directory: &directory, first: stripe })
                 })
             };
-            let directory = Directory::new(Box::new([]));
-            let stripes = Stripes { directory: &directory, first: &stripe };
-            {
-                let mut present = lock.lock().unwrap();
-                let first = stripes.successes(1);
-                assert!((1..=3).contains(&first), "{first}");
-                *present = 2;
-                generation.store(2, Publish);
-                assert!(stripes.successes(2) <= 2);
+            let mut of_second = 0;
+            for _ in 0..2 {
+                let generation = shared.1.load(Acquire);
+                shared.0.add_success(generation);
+                of_second += u64::from(generation == 2);
             }
-            let of_second = owner.join().unwrap();
-            // What its owner has seen of the second generation is there, and nothing else.
+            let sum = asking.join().unwrap();
+            seen.lock().unwrap().push((sum, of_second));
+            let directory = Directory::new(Box::new([]));
+            let stripes = Stripes { directory: &directory, first: &shared.0 };
+            // What the owner has seen of the second generation is there, and nothing else.
             assert_eq!(stripes.successes(2), of_second);
             assert_eq!(stripes.sums().success, 3);
         });
+        std::mem::take(&mut *all.lock().unwrap())
+    }
+
+    #[test]
+    fn a_sum_of_the_present_generation_is_what_was_added_so_far() {
+        let seen = beside_the_owner(|_, stripes| stripes.successes(1));
+        let sums: BTreeSet<u64> = seen.iter().map(|(sum, _)| *sum).collect();
+        assert_eq!(sums, BTreeSet::from([1, 2, 3])); // all of them, or nothing would have raced
+    }
+
+    /// The checker does not try what happens between the owner's look at its generation and its change of it, so the sum is
+    /// zero in all its runs; that the owner has counted by then is not among them.
+    #[test]
+    fn a_sum_of_a_new_generation_has_nothing_of_the_one_before() {
+        let seen = beside_the_owner(|generation, stripes| {
+            generation.store(2, Publish);
+            stripes.successes(2)
+        });
+        assert!(seen.iter().all(|(sum, of_second)| sum <= of_second), "{seen:?}");
+        let of_second: BTreeSet<u64> = seen.iter().map(|(_, of_second)| *of_second).collect();
+        assert_eq!(of_second, BTreeSet::from([0, 1, 2]));
     }
 }
