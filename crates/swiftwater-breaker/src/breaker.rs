@@ -495,7 +495,7 @@ impl Observe for Shared {
         let now = self.clock.now();
         let (counts, sums, state, open_left, shed) = {
             let machine = self.lock();
-            let (sums, shed) = (self.stripes().sums(), machine.shed(self.stripes()));
+            let (sums, shed) = (self.stripes().sums(), machine.shed(now, self.stripes()));
             (machine.counts(), sums, machine.state(now), machine.open_left(now), shed)
         };
         visitor.counter(&ADMITTED, counts.admitted.wrapping_add(sums.admitted));

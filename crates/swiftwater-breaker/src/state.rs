@@ -366,10 +366,10 @@ impl Machine {
     }
 
     /// The share of the calls that is refused, where it is a part of them.
-    pub(crate) fn shed(&self, stripes: Stripes<'_>) -> f64 {
+    pub(crate) fn shed(&self, now: Tick, stripes: Stripes<'_>) -> f64 {
         match self.mode {
             Mode::Closed { ramp, .. } if self.enabled => {
-                1.0 - self.ramp_share(ramp) * (1.0 - self.throttled(stripes))
+                1.0 - self.ramp_share(ramp, self.now.max(now)) * (1.0 - self.throttled(stripes))
             }
             _ => 0.0,
         }
@@ -505,7 +505,7 @@ impl Machine {
     /// Lets a call pass with the probability that ramp and throttle leave.
     fn admit_share(&mut self, ramp: Option<Tick>, stripes: Stripes<'_>) -> Result<(), Rejected> {
         let refused = Rejected::new(Reason::Throttled, Duration::ZERO);
-        let share = self.ramp_share(ramp);
+        let share = self.ramp_share(ramp, self.now);
         if share < 1.0 && self.random.f64() >= share {
             return Err(refused);
         }
@@ -520,10 +520,10 @@ impl Machine {
         Ok(())
     }
 
-    fn ramp_share(&self, ramp: Option<Tick>) -> f64 {
+    fn ramp_share(&self, ramp: Option<Tick>, now: Tick) -> f64 {
         match (ramp, self.options.ramp) {
             (Some(since), Some(ramp)) => {
-                ((self.now - since).as_secs_f64() / ramp.as_secs_f64()).clamp(RAMP_START, 1.0)
+                ((now - since).as_secs_f64() / ramp.as_secs_f64()).clamp(RAMP_START, 1.0)
             }
             _ => 1.0,
         }
