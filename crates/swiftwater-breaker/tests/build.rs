@@ -3,7 +3,8 @@
 use std::{error::Error, io, time::Duration};
 
 use swiftwater_breaker::{
-    Breaker, Builder, CallError, OrFallback, Served, State, Trip, consecutive, failure_rate,
+    Breaker, Builder, CallError, OrFallback, Served, State, Trip, consecutive, failure_count, failure_rate,
+    slow_rate, stalled, throttle,
 };
 use swiftwater_core::{Outcome, Reason, Rejected};
 
@@ -30,6 +31,26 @@ fn every_option_that_cannot_work_is_named_with_its_value() {
         assert!(trip(failure_rate(0.5).over(window).into()).contains("over("));
     }
     assert!(trip(failure_rate(0.5).min_calls(0).into()).contains("min_calls(0)"));
+    for share in [0.0, 1.1, f64::NAN] {
+        assert!(trip(slow_rate(share, MS).into()).contains(&format!("slow_rate({share})")));
+    }
+    for time in [Duration::ZERO, MS / 2, DAY + MS] {
+        assert!(trip(slow_rate(0.5, time).into()).contains(&format!("slow_rate(_, {time:?})")));
+        assert!(trip(stalled(time).into()).contains(&format!("stalled({time:?})")));
+        assert!(trip(failure_count(5).over(time).into()).contains(&format!("over({time:?})")));
+        refused("ramp", b().ramp(time));
+        assert!(refused("throttle", b().throttle(throttle(2.0).over(time))).contains("over("));
+    }
+    for calls in [0, 1_000_001] {
+        assert!(trip(failure_rate(0.5).over_calls(calls).into()).contains(&format!("over_calls({calls})")));
+        assert!(trip(failure_count(calls).into()).contains(&format!("failure_count({calls})")));
+        assert!(trip(stalled(DAY).at_least(calls).into()).contains(&format!("at_least({calls})")));
+    }
+    assert!(trip(failure_rate(0.5).over_calls(10).min_calls(11).into()).contains("min_calls(11)"));
+    for k in [0.0, 0.99, 100.1, f64::NAN] {
+        assert!(refused("throttle", b().throttle(throttle(k))).contains(&format!("throttle({k})")));
+    }
+    assert!(refused("throttle", b().throttle(throttle(2.0).min_calls(0))).contains("min_calls(0)"));
     for range in [Duration::ZERO..=MS, MS * 2..=MS, MS..=DAY + MS, MS..=Duration::MAX] {
         assert!(refused("open_for", b().open_for(range)).contains("..="));
     }
@@ -51,13 +72,30 @@ fn the_ends_of_every_range_work() {
             .open_for(MS..=MS)
             .probes(1)
             .successes(1)
-            .probe_lease(MS),
+            .probe_lease(MS)
+            .ramp(MS)
+            .throttle(throttle(1.0).over(MS * 100).min_calls(1)),
+        Breaker::builder().trip_when(
+            slow_rate(0.001, MS)
+                .over_calls(1)
+                .or(failure_count(1).over(MS * 100))
+                .or(stalled(MS * 100).at_least(1)),
+        ),
         Breaker::builder()
             .trip_when(consecutive(1_000_000).or(failure_rate(1.0).over(DAY).min_calls(u64::MAX)))
             .open_for(DAY..=DAY)
             .probes(1000)
             .successes(u32::MAX)
-            .probe_lease(DAY),
+            .probe_lease(DAY)
+            .probe_failures(u32::MAX)
+            .ramp(DAY)
+            .throttle(throttle(100.0).over(DAY).min_calls(u64::MAX)),
+        Breaker::builder().trip_when(
+            slow_rate(1.0, DAY)
+                .over_calls(1_000_000)
+                .or(failure_count(1_000_000).over(DAY))
+                .or(stalled(DAY).at_least(1_000_000)),
+        ),
     ] {
         let breaker = builder.build().expect("within every range");
         breaker.try_acquire().expect("closed").finish(Outcome::Failure);

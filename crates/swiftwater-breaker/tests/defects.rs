@@ -1,4 +1,24 @@
 //! Ways in which circuit breakers in the field have gone wrong, each as a test that this one does not.
+//!
+//! | What went wrong, and where | Here |
+//! |---|---|
+//! | the window is the average of a lifetime (tower-resilience, circuitbreaker-rs) | `a_long_healthy_past_..` |
+//! | a record for each call, and all of them gone through for each (tower-resilience) | `allocation.rs`: `the_calls_in_a_window_take_no_memory` |
+//! | a late success closes (tower-resilience, failsafe, linkerd2-proxy) | `a_success_admitted_before_the_trip_..` |
+//! | half-open admits everybody (failsafe, recloser) | `of_ten_thousand_calls_..` |
+//! | something is held while the user's call runs (recloser's epoch, gobreaker's distributed lock) | `a_call_in_progress_holds_up_nobody` |
+//! | nothing trips before the window is full (recloser) | `a_service_dead_from_the_start_..` |
+//! | a cancelled probe never comes back (circuitbreaker-rs, linkerd2-proxy) | `cancelled_probes_come_back`, `a_probe_dropped_before_its_first_answer_..` |
+//! | racers take more permits than there are (circuitbreaker-rs) | `concurrency.rs`: `never_more_probes_are_out_than_there_are` |
+//! | policies that nothing feeds (circuitbreaker-rs) | `every_condition_is_fed` |
+//! | open, with the deadline of the last time (circuitbreaker-rs, Sentinel) | `concurrency.rs`: `racers_at_the_trip_never_see_an_old_deadline` |
+//! | a hung probe blocks all others for ever (Polly, linkerd2-proxy) | `a_hung_probe_loses_its_place_..`, `any_number_of_hung_probes_..` |
+//! | a late call mints a permit (Resilience4j) | `a_straggler_frees_no_probe_place` |
+//! | deadlines follow the wall clock (Resilience4j) | `time.rs`; there is no wall clock in a `Clock` |
+//! | a cancelled probe closes (Polly) | `a_cancelled_probe_closes_nothing` |
+//! | ignored answers use the trials up (erpc) | `answers_that_say_nothing_do_not_latch_..` |
+//! | full queues of one's own leak permits, or open (matrixone) | `answers_that_say_nothing_..`, `an_exhausted_pool_of_our_own_..` |
+//! | a remote that hangs is invisible until time-outs arrive (gobreaker, go-zero) | `stalled.rs` |
 
 mod common;
 
@@ -11,7 +31,7 @@ use std::{
 };
 
 use common::*;
-use swiftwater_breaker::{State, consecutive, failure_rate};
+use swiftwater_breaker::{State, consecutive, failure_count, failure_rate, slow_rate, stalled};
 use swiftwater_core::{Outcome, Reason};
 
 #[test]
@@ -123,6 +143,10 @@ fn every_condition_is_fed() {
         (rate().or(consecutive(30)), 20),
         (failure_rate(0.9).over(window).min_calls(50).or(rate()), 20),
         (consecutive(9).or(consecutive(4)), 4),
+        (rate().over_calls(6).min_calls(6).into(), 6),
+        (failure_count(11).into(), 11),
+        (slow_rate(1.0, window).or(failure_count(3)), 3),
+        (stalled(window).or(consecutive(2)), 2),
     ] {
         let (breaker, _hand) = breaker(|b| b.trip_when(trip.clone()));
         run_many(&breaker, Outcome::Failure, needed - 1);

@@ -108,3 +108,78 @@ fn a_knob_keeps_no_breaker_alive() {
     drop(breaker);
     assert_eq!(knob.get(), Err(KnobError::Gone));
 }
+
+#[test]
+fn a_shorter_window_forgets_at_once_and_a_longer_one_keeps_what_there_is() -> Result<(), KnobError> {
+    let secs = Duration::from_secs;
+    let (breaker, hand) = breaker(|b| b.trip_when(failure_rate(0.5).over(secs(32)).min_calls(10)));
+    let window = knob(&breaker, "failure_window").expect("offered");
+    run_many(&breaker, Outcome::Failure, 9);
+    hand.advance(secs(10));
+    window.set(100.0)?;
+    hand.advance(secs(50));
+    window.set(80.0)?; // still in
+    run_many(&breaker, Outcome::Success, 5);
+    window.set(32.0)?; // the failures are out, the successes are not
+    run_many(&breaker, Outcome::Failure, 4);
+    assert_eq!(breaker.state(), State::Closed, "4 of 9");
+    run_many(&breaker, Outcome::Failure, 1);
+    assert_eq!(breaker.state(), State::Open, "5 of 10");
+    Ok(())
+}
+
+#[test]
+fn what_is_still_in_the_window_after_a_change_counts() -> Result<(), KnobError> {
+    let (breaker, hand) =
+        breaker(|b| b.trip_when(failure_rate(0.5).over(Duration::from_secs(10)).min_calls(10)));
+    run_many(&breaker, Outcome::Failure, 9);
+    hand.advance(Duration::from_secs(20));
+    knob(&breaker, "failure_window").expect("offered").set(60.0)?; // too late: they had left
+    run_many(&breaker, Outcome::Failure, 9);
+    assert_eq!(breaker.state(), State::Closed);
+    knob(&breaker, "failure_window").expect("offered").set(30.0)?;
+    run_many(&breaker, Outcome::Failure, 1);
+    assert_eq!(breaker.state(), State::Open);
+    Ok(())
+}
+
+#[test]
+fn a_window_of_calls_keeps_the_latest() -> Result<(), KnobError> {
+    let (breaker, _hand) = breaker(|b| b.trip_when(failure_rate(0.6).over_calls(10).min_calls(5)));
+    let calls = knob(&breaker, "failure_calls").expect("offered");
+    assert!(calls.set(4.0).is_err(), "fewer than the least calls");
+    run_many(&breaker, Outcome::Success, 8);
+    run_many(&breaker, Outcome::Failure, 2);
+    calls.set(5.0)?;
+    run_many(&breaker, Outcome::Failure, 1);
+    assert_eq!(breaker.state(), State::Open, "3 of the last 5");
+    Ok(())
+}
+
+#[test]
+fn the_slow_threshold_holds_from_the_next_result_on() -> Result<(), KnobError> {
+    let trip = slow_rate(1.0, Duration::from_secs(10)).min_calls(1);
+    let (breaker, hand) = breaker(|b| b.trip_when(trip));
+    let permit = breaker.try_acquire().expect("closed");
+    hand.advance(Duration::from_secs(5));
+    knob(&breaker, "slow_threshold").expect("offered").set(4.0)?;
+    permit.finish(Outcome::Success);
+    assert_eq!(breaker.state(), State::Open);
+    Ok(())
+}
+
+#[test]
+fn counts_and_throttles_turn_too() -> Result<(), KnobError> {
+    let (counted, _hand) = breaker(|b| b.trip_when(failure_count(100)));
+    knob(&counted, "failure_count").expect("offered").set(3.0)?;
+    run_many(&counted, Outcome::Failure, 3);
+    assert_eq!(counted.state(), State::Open);
+
+    let (shedding, _hand) = breaker(|b| b.trip_when(never()).throttle(throttle(2.0).min_calls(10)));
+    run_many(&shedding, Outcome::Success, 5);
+    run_many(&shedding, Outcome::Failure, 5);
+    assert_eq!(reading(&shedding, "shed"), 0.0);
+    knob(&shedding, "throttle_k").expect("offered").set(1.0)?;
+    assert!((reading(&shedding, "shed") - 5.0 / 11.0).abs() < 1e-9);
+    Ok(())
+}
