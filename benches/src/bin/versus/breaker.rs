@@ -19,7 +19,7 @@ use swiftwater_benches::{
     heap,
     versus::{Case, Effort, Figure, Planned, time_per_op},
 };
-use swiftwater_breaker::{Breaker, CallError, Trip, consecutive, failure_rate, slow_rate};
+use swiftwater_breaker::{Breaker, Breakers, CallError, Trip, consecutive, failure_rate, slow_rate};
 use swiftwater_core::{Clock, Gate, Outcome, Pass, Rejected, Token};
 use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_resilience_circuitbreaker::{
@@ -276,10 +276,14 @@ fn gate_dyn() -> Case {
     case
 }
 
-/// Of a breaker that has made one call.
+/// Of a breaker that has made one call: ours as a key of a registry, which shares what is configured, and by itself; nobody else has a registry.
 fn memory() -> Case {
-    fn bytes<B>(mut used: impl FnMut() -> B) -> [f64; 1] {
-        const MANY: usize = 64;
+    fn bytes<B>(used: impl FnMut() -> B) -> [f64; 2] {
+        [each(used); 2]
+    }
+
+    fn each<B>(mut used: impl FnMut() -> B) -> f64 {
+        const MANY: usize = 1000;
         // What the process sets up once is not the breaker's.
         drop(used());
         let (kept, heap) = heap::of(|| {
@@ -288,16 +292,26 @@ fn memory() -> Case {
             kept
         });
         assert_eq!(kept.len(), MANY);
-        [heap.bytes as f64 / MANY as f64]
+        heap.bytes as f64 / MANY as f64
     }
 
-    let mut case = Case::new([Figure::lower("memory", "bytes per breaker, itself and on the heap")]);
+    let mut case = Case::new([
+        Figure::lower("memory", "bytes per idle key, its breaker and place in the registry"),
+        Figure::lower("memory_alone", "bytes per breaker, itself and on the heap"),
+    ]);
     case.ours(|_| {
-        bytes(|| {
-            let breaker = build(consecutive(5).or(rate()));
-            assert_eq!(breaker.call_sync(|| result(7, false)), Ok(7));
+        let trip = || consecutive(5).or(rate());
+        let use_it = |breaker: &Breaker| assert_eq!(breaker.call_sync(|| result(7, false)), Ok(7));
+        let alone = each(|| {
+            let breaker = build(trip());
+            use_it(&breaker);
             breaker
-        })
+        });
+        let template = Breaker::builder().trip_when(trip());
+        let keys: Breakers<u64> = Breakers::builder(template).build().expect("valid options");
+        let mut next = 0..;
+        let key = each(|| use_it(&keys.get(&next.next().expect("endless"))));
+        [key, alone]
     });
     case.rival("recloser", |_| {
         bytes(|| {
