@@ -60,8 +60,8 @@ use crate::{
 ///
 /// A `get` that finds its key hashes it and takes the shard's lock for reading; it allocates nothing. One that does not find
 /// it makes a breaker, and looks at a few entries to make room: never at all of them. Hot callers keep the handle. A key takes
-/// MEASURED_KEY bytes and what it owns itself, for a breaker with one window; see [`Breaker`] for what busy ones add. All keys
-/// share one set of options.
+/// a KB and what it owns itself, for a breaker with one window (`memory` in `benches/results/versus-breaker.md`); busy ones take
+/// more, as the crate's costs say. All keys share one set of options.
 ///
 /// `Hash` runs under no lock; `Eq` under the shard's, so it must not use the registry. If it panics, nothing is broken.
 pub struct Breakers<K>(Arc<Inner<K>>);

@@ -115,18 +115,19 @@
 //!
 //! | | Lock | Clock | Measured |
 //! |---|---|---|---:|
-//! | a call that succeeds; only [`consecutive`] | no | no | MEASURED_CONSECUTIVE |
-//! | .. with windows in time | no | one reading | MEASURED_RATE |
-//! | .. with [`slow_rate`], [`stalled`] or [`throttle`](Builder::throttle) | no | two readings | MEASURED_SLOW |
-//! | .. with a window in calls | one | | MEASURED_COUNTED |
-//! | a refusal | no | one reading | MEASURED_REFUSAL |
-//! | a failure; any other outcome; the first success after a failure | one | one reading | MEASURED_FAILURE |
+//! | a call that succeeds; only [`consecutive`] | no | no | 2.0 |
+//! | .. with windows in time | no | one reading | 2.9 |
+//! | .. with [`slow_rate`], [`stalled`] or [`throttle`](Builder::throttle) | no | two readings | 15.7 |
+//! | .. with a window in calls | one | | 17.8 |
+//! | a refusal | no | one reading | 5.1 |
+//! | a failure; any other outcome; the first success after a failure | one | one reading | 18 |
 //! | half-open, ramping, or while a throttle sheds | two | two readings | |
 //!
 //! (Nanoseconds in one thread, with the coarse clock, loop included: `benches/results/versus-breaker.md` of the repository,
-//! beside the rivals and with two threads.) Memory is fixed when the breaker is built: about MEASURED_MEMORY, 300 of them for each
-//! window; each thread that uses a busy breaker (more than 256 calls a second by other threads than its first) adds 128.
-//! A breaker takes a lock for calls of more than 512 threads that live at once.
+//! beside the rivals and with two threads.) Memory is fixed when the breaker is built: 1.2 KB with one window, a KB as a key of
+//! [`Breakers`], where what is configured is shared; 300 bytes for each window more. A busy one (more than 256 calls a second
+//! by other threads than its first) takes 1 KB for every eight threads that use it, and 1 KB to find them. Threads beyond the
+//! 512th that live at once take the lock.
 //!
 //! # Limits
 //!
