@@ -267,7 +267,7 @@ impl Visits {
 /// No thread's number, and not [`NOBODY`](crate::threads::NOBODY) either.
 const UNOWNED: u32 = u32::MAX - 2;
 const SECOND: Duration = Duration::from_secs(1);
-/// Calls a second under the lock from which a breaker is busy enough to deserve memory: they cost it 10 µs in all.
+/// Visits a second, of which a call makes two, from which a breaker is busy enough to deserve memory: they cost 10 µs in all.
 const BUSY: u32 = if cfg!(all(test, swiftwater_loom)) { 1 } else { 256 };
 const CHUNK: usize = if cfg!(all(test, swiftwater_loom)) { 1 } else { 8 };
 /// 512 threads at once.
