@@ -127,7 +127,8 @@
 //! beside the rivals and with two threads.) Memory is fixed when the breaker is built: 1.2 KB with one window, a KB as a key of
 //! [`Breakers`], where what is configured is shared; 300 bytes for each window more. Threads other than its first settle
 //! under the lock while they are few; from some hundred calls a second on, a breaker takes 1 KB for every eight threads that use
-//! it, and 1 KB to find them, and they do without. Threads beyond the 512th that live at once stay with the lock.
+//! it, and another one if they are more than eight, and they do without. Threads beyond the 512th that live at once stay with
+//! the lock.
 //!
 //! # Limits
 //!

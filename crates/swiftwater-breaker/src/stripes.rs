@@ -37,9 +37,12 @@ use crate::{
 pub(crate) struct Directory {
     /// The number of the thread that owns the first; changed under the breaker's lock.
     owner: AtomicU32,
-    /// Where the chunks that are there end. Written and read under the breaker's lock.
-    chunks: AtomicU32,
-    more: OnceLock<Box<[Chunk; CHUNKS]>>,
+    /// Where the chunks in `far` end that are there. Written and read under the breaker's lock.
+    ends: AtomicU32,
+    /// Of the threads with the lowest numbers: all there are in most services, and sooner found.
+    near: Chunk,
+    /// Of the others.
+    far: OnceLock<Box<[Chunk; CHUNKS - 1]>>,
     /// Nanoseconds of a slice of each ring of calls in flight: one ring for each condition that looks at them.
     widths: Box<[u64]>,
 }
@@ -90,14 +93,22 @@ pub(crate) struct Visits {
 
 impl Directory {
     pub(crate) fn new(widths: Box<[u64]>) -> Self {
-        let more = OnceLock::new();
-        Self { owner: AtomicU32::new(UNOWNED), chunks: AtomicU32::new(0), more, widths }
+        let (near, far) = (OnceLock::new(), OnceLock::new());
+        Self { owner: AtomicU32::new(UNOWNED), ends: AtomicU32::new(0), near, far, widths }
     }
 
     #[inline]
     fn one_of_more(&self, thread: u32) -> Option<&Stripe> {
-        let chunk = self.more.get()?.get(thread as usize / CHUNK)?.get()?;
-        Some(&chunk[thread as usize % CHUNK].0)
+        let thread = thread as usize;
+        let chunk = match thread / CHUNK {
+            0 => self.near.get()?,
+            place => self.far.get()?.get(place - 1)?.get()?,
+        };
+        Some(&chunk[thread % CHUNK].0)
+    }
+
+    fn has_more(&self) -> bool {
+        self.near.get().is_some() || self.far.get().is_some()
     }
 }
 
@@ -125,16 +136,19 @@ impl<'a> Stripes<'a> {
     #[cold]
     fn visit_without(self, now: Tick, visits: &mut Visits) {
         let me = this_thread();
+        let Directory { owner, ends, near, far, widths } = self.directory;
         let place = me as usize / CHUNK;
         if place >= CHUNKS {
             // Too many threads, or one that is ending.
-        } else if self.directory.owner.load(Relaxed) == UNOWNED {
-            self.directory.owner.store(me, Relaxed);
-        } else if self.directory.more.get().is_some() || visits.are_many(now) {
-            let chunks = self.directory.more.get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())));
-            let stripe = |_| Padded(Stripe::new(self.directory.widths.len()));
-            chunks[place].get_or_init(|| Box::new(array::from_fn(stripe)));
-            self.directory.chunks.store(self.directory.chunks.load(Relaxed).max(place as u32 + 1), Relaxed);
+        } else if owner.load(Relaxed) == UNOWNED {
+            owner.store(me, Relaxed);
+        } else if self.directory.has_more() || visits.are_many(now) {
+            let chunk = match place {
+                0 => near,
+                _ => &far.get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())))[place - 1],
+            };
+            chunk.get_or_init(|| Box::new(array::from_fn(|_| Padded(Stripe::new(widths.len())))));
+            ends.store(ends.load(Relaxed).max(place as u32), Relaxed);
         }
     }
 
@@ -178,10 +192,10 @@ impl<'a> Stripes<'a> {
     }
 
     fn iter(self) -> impl Iterator<Item = &'a Stripe> {
-        let end = self.directory.chunks.load(Relaxed) as usize;
-        let chunks = self.directory.more.get().into_iter().flat_map(move |chunks| &chunks[..end]);
-        let more = chunks.filter_map(OnceLock::get).flat_map(|chunk| chunk.iter());
-        iter::once(self.first).chain(more.map(|padded| &padded.0))
+        let end = self.directory.ends.load(Relaxed) as usize;
+        let far = self.directory.far.get().into_iter().flat_map(move |chunks| &chunks[..end]);
+        let chunks = iter::once(&self.directory.near).chain(far).filter_map(OnceLock::get);
+        iter::once(self.first).chain(chunks.flat_map(|chunk| chunk.iter()).map(|padded| &padded.0))
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::*;
-use swiftwater_breaker::{Breaker, Permit, State, consecutive};
+use swiftwater_breaker::{Breaker, Permit, State, consecutive, failure_rate};
 use swiftwater_core::{Gate, Outcome, Pass, Reason};
 
 const THREADS: usize = 8;
@@ -268,4 +268,29 @@ impl SpinBarrier {
             hint::spin_loop();
         }
     }
+}
+
+/// The first has the breaker's own memory, some hundred theirs, the rest the lock.
+#[test]
+fn calls_of_any_number_of_threads_are_all_counted() {
+    const MANY: usize = 600;
+    let (breaker, _hand) = breaker(|b| b.trip_when(failure_rate(0.5)));
+    let (here, done) = (Barrier::new(MANY), Barrier::new(MANY));
+    thread::scope(|scope| {
+        for _ in 0..MANY {
+            let thread = thread::Builder::new().stack_size(64 * 1024);
+            let calls = || {
+                here.wait(); // all live at once, so that no number is used twice
+                (0..20).for_each(|_| run(&breaker, Some(Outcome::Success)));
+                done.wait();
+            };
+            thread.spawn_scoped(scope, calls).expect("a thread");
+        }
+    });
+    assert_eq!((count(&breaker, "admitted"), count(&breaker, "success")), (12_000, 12_000));
+    // And they are all in the window: 11,999 of 23,999 are not half.
+    run_many(&breaker, Outcome::Failure, 11_999);
+    assert_eq!(breaker.state(), State::Closed);
+    run_many(&breaker, Outcome::Failure, 1);
+    assert_eq!(breaker.state(), State::Open);
 }
