@@ -546,3 +546,24 @@ static EXPIRED: Desc = Desc::new("expired", Unit::Count, "probes whose lease ran
 static STATE: Desc = Desc::new("state", Unit::Count, "what a caller would find");
 static OPEN_LEFT: Desc = Desc::new("open_left", Unit::Seconds, "how long the breaker will still refuse");
 static SHED: Desc = Desc::new("shed", Unit::Ratio, "share of the calls that ramp and throttle refuse");
+
+#[cfg(all(test, not(swiftwater_loom)))]
+mod tests {
+    use super::*;
+    use crate::trip::failure_rate;
+
+    /// It would be right all the same, and slow for good.
+    #[test]
+    fn once_a_slice_is_over_calls_go_by_the_face_again() {
+        let (clock, hand) = Clock::manual();
+        let rate = failure_rate(0.5).over(Duration::from_secs(32));
+        let breaker = Breaker::builder().trip_when(rate).clock(clock).build().expect("valid options");
+        let succeed = || breaker.try_acquire().expect("closed").finish(Outcome::Success);
+        succeed();
+        assert!(breaker.0.is_in_slice());
+        hand.advance(Duration::from_secs(1));
+        assert!(!breaker.0.is_in_slice());
+        succeed();
+        assert!(breaker.0.is_in_slice());
+    }
+}

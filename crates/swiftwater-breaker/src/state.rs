@@ -245,7 +245,6 @@ impl Machine {
             Mode::ForcedClosed { generation } if self.is_of(generation, bits) => self.count(outcome),
             Mode::HalfOpen { .. } if kind_of(bits) == PROBE => match self.take_probe(serial_of(bits)) {
                 Some(probe) => {
-                    self.moved = true;
                     self.count(outcome);
                     self.judge_probe(now, ended(outcome, probe.start, now));
                 }
@@ -417,6 +416,7 @@ impl Machine {
             let out = self.probes.len();
             self.probes.retain(|probe| now < probe.until);
             self.counts.expired += (out - self.probes.len()) as u64;
+            // Also for whoever takes one out next.
             self.moved = true;
         }
         if let Mode::Closed { generation, ramp } = self.mode {
