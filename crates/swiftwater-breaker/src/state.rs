@@ -306,9 +306,15 @@ impl Machine {
     /// Other values in the same options, from the next outcome or trip on. No state changes by it.
     pub(crate) fn set_options(&mut self, options: Arc<Options>, now: Tick, stripes: Stripes<'_>) {
         self.now = self.now.max(now);
-        let (now, good) = (self.now, self.good(stripes));
-        for (window, watch) in self.windows.iter_mut().zip(watches(&options)) {
-            window.change(&watch, now, good);
+        let now = self.now;
+        if let Mode::Closed { generation, .. } = self.mode {
+            let good = stripes.successes(generation);
+            for (window, watch) in self.windows.iter_mut().zip(watches(&options)) {
+                window.change(&watch, now, good);
+            }
+        } else {
+            // What they hold is of a spell that is over, and so are the good calls that they have booked.
+            self.windows = watches(&options).map(|watch| Window::new(&watch, now)).collect();
         }
         if options.open_base != self.options.open_base {
             // At the step where it stands; after 64 doublings every base is at its cap, whatever it was.

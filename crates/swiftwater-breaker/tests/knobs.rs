@@ -183,3 +183,24 @@ fn counts_and_throttles_turn_too() -> Result<(), KnobError> {
     assert!((reading(&shedding, "shed") - 5.0 / 11.0).abs() < 1e-9);
     Ok(())
 }
+
+#[test]
+fn a_knob_may_turn_while_nothing_is_closed() -> Result<(), KnobError> {
+    let condition = consecutive(2).or(failure_rate(0.5).over(Duration::from_secs(10)).min_calls(10));
+    let (breaker, hand) = breaker(|b| b.trip_when(condition));
+    let window = knob(&breaker, "failure_window").expect("offered");
+    for force in [Breaker::force_open as fn(&Breaker), Breaker::force_closed, trip] {
+        for _ in 0..20 {
+            run(&breaker, Some(Outcome::Success));
+            hand.advance(Duration::from_secs(1)); // so that some of them are booked
+        }
+        force(&breaker);
+        hand.advance(Duration::from_secs(1));
+        window.set(20.0)?;
+        window.set(10.0)?;
+        breaker.reset();
+        run(&breaker, Some(Outcome::Success));
+        assert_eq!(breaker.state(), State::Closed);
+    }
+    Ok(())
+}
