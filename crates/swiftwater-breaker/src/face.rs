@@ -102,7 +102,7 @@ pub(crate) const fn start_of(bits: u64, now: Tick) -> Tick {
     let now = now.as_nanos() >> UNIT;
     let took = now.wrapping_sub(bits >> START) & UNITS;
     // More than half of what there is: it lies ahead, by a clock that goes back.
-    Tick::from_nanos(if took > UNITS / 2 { now } else { now - took } << UNIT)
+    Tick::from_nanos(if took > UNITS / 2 { now } else { now.saturating_sub(took) } << UNIT)
 }
 
 /// A start as a permit tells it.

@@ -243,7 +243,7 @@ impl From<Stalled> for Trip {
 
 /// Sheds part of the calls instead of opening: made by [`throttle`], used by [`Builder::throttle`](crate::Builder::throttle).
 ///
-/// Over the window, `requests` are all calls that were asked for and `accepts` those that succeeded. A call is refused with
+/// Over the window, `requests` are the calls that succeeded, failed or were shed, and `accepts` those that succeeded. A call is refused with
 /// probability `(requests - k * accepts) / (requests + 1)`, or zero, so that the remote gets about `k` times what it can
 /// answer: the client-side throttling of "Site Reliability Engineering" (Google, 2016), chapter 21.
 #[derive(Clone, Debug, PartialEq)]
@@ -270,7 +270,7 @@ impl Throttle {
         self
     }
 
-    /// While fewer calls were asked for in the window, nothing is shed. Default 20; at least 1.
+    /// While the window holds fewer requests, nothing is shed. Default 20; at least 1.
     pub fn min_calls(mut self, calls: u64) -> Self {
         self.min_calls = calls;
         self
