@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::Read;
+
 use proptest::prelude::*;
 use swiftwater_compress::{Coding, Error, Setting};
 
@@ -79,6 +81,25 @@ fn what_was_good_comes_before_the_error() {
         assert!(result.is_err());
         assert!(got.len() > 300_000, "{setting} gave {} bytes", got.len());
         assert!(body.starts_with(&got[..300_000]));
+    }
+}
+
+/// The library takes a raw block as it comes, and may hold back what there was no room for.
+#[test]
+fn a_raw_block_that_was_cut_is_delivered_up_to_the_cut() {
+    // A frame with a window of a megabyte, and a raw block of which 33 bytes are there.
+    let stream = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x50][..], &(4096u32 << 3).to_le_bytes()[..3], &[7; 33]].concat();
+    for room in 1..40 {
+        let (mut reader, mut got) = (decompressor().reader(&stream[..], Coding::Zstd).unwrap(), Vec::<u8>::new());
+        let mut buffer = vec![0; room];
+        let error = loop {
+            match reader.read(&mut buffer) {
+                Ok(n) => got.extend(&buffer[..n]),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(Error::of(&error), Some(Error::Truncated { .. })), "{error}");
+        assert_eq!(got, [7; 33], "read {room} at a time");
     }
 }
 

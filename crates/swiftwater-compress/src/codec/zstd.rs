@@ -78,6 +78,8 @@ enum State {
         frame: Frame,
         left: u32,
         last: bool,
+        /// There was no room for all that the library had to give: a raw block is delivered as it comes.
+        held: bool,
     },
     /// The block has been read, and some of it is still to be delivered.
     Drain {
@@ -207,7 +209,7 @@ impl Decoder {
             return (n, Err(Fault::Corrupt));
         }
         let left = if kind == RUN { 1 } else { size };
-        self.state = State::Block { frame, left, last };
+        self.state = State::Block { frame, left, last, held: false };
         let (did, result) = self.feed(gather.bytes(), &mut []);
         debug_assert!(result.is_err() || did.consumed == 3);
         (n, result)
@@ -237,9 +239,9 @@ impl Decode for Decoder {
                 (n as usize, Ok(()))
             }
             State::BlockHeader(frame, gather) => self.block_header(frame, gather, input),
-            State::Block { frame, left, last } => {
+            State::Block { frame, left, last, held } => {
                 let n = input.len().min(left as usize);
-                if n == 0 && left > 0 {
+                if n == 0 && left > 0 && !held {
                     return (Did::default(), Ok(()));
                 }
                 if left == 0 {
@@ -248,8 +250,11 @@ impl Decode for Decoder {
                 }
                 let (did, result) = self.feed(&input[..n], out);
                 let left = left - did.consumed as u32;
-                self.state =
-                    if left == 0 { State::Drain { frame, last } } else { State::Block { frame, left, last } };
+                self.state = if left == 0 {
+                    State::Drain { frame, last }
+                } else {
+                    State::Block { frame, left, last, held: did.produced == out.len() }
+                };
                 return (did, result);
             }
             State::Drain { frame, last } => {
