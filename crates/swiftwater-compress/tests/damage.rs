@@ -88,9 +88,11 @@ fn what_was_good_comes_before_the_error() {
 #[test]
 fn a_raw_block_that_was_cut_is_delivered_up_to_the_cut() {
     // A frame with a window of a megabyte, and a raw block of which 33 bytes are there.
-    let stream = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x50][..], &(4096u32 << 3).to_le_bytes()[..3], &[7; 33]].concat();
+    let stream =
+        [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x50][..], &(4096u32 << 3).to_le_bytes()[..3], &[7; 33]].concat();
     for room in 1..40 {
-        let (mut reader, mut got) = (decompressor().reader(&stream[..], Coding::Zstd).unwrap(), Vec::<u8>::new());
+        let (mut reader, mut got) =
+            (decompressor().reader(&stream[..], Coding::Zstd).unwrap(), Vec::<u8>::new());
         let mut buffer = vec![0; room];
         let error = loop {
             match reader.read(&mut buffer) {
