@@ -6,8 +6,11 @@ use swiftwater_core::{BuildError, Clock};
 
 use crate::{
     cache::Cache,
-    engine::{Engine, Policy, Weigher},
+    engine::Engine,
     error::AnyError,
+    lane::{Excess, Lane},
+    links::Links,
+    policy::{FailSafe, Policy},
     region::Region,
     stamps::Stamps,
 };
@@ -18,11 +21,12 @@ use crate::{
 pub struct Builder {
     clock: Clock,
     version_cells: usize,
+    max_links: usize,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::coarse(), version_cells: DEFAULT_VERSION_CELLS }
+        Self { clock: Clock::coarse(), version_cells: DEFAULT_VERSION_CELLS, max_links: DEFAULT_MAX_LINKS }
     }
 
     /// Where lifetimes take the time from. Default: [`Clock::coarse`], so an entry may live about a millisecond too
@@ -42,6 +46,12 @@ impl Builder {
         self
     }
 
+    /// How many [links](Cache::link) there may be at a time. Default: 65,536. Each takes about 50 bytes.
+    pub fn max_links(mut self, links: usize) -> Self {
+        self.max_links = links;
+        self
+    }
+
     /// Builds the cache.
     ///
     /// # Errors
@@ -52,7 +62,7 @@ impl Builder {
             return Err(BuildError::new("version_cells", self.version_cells, "must be 2 to 2^28"));
         }
         let bits = self.version_cells.next_power_of_two().trailing_zeros();
-        Ok(Cache::new(self.clock, Stamps::new(bits, KIND_BITS)))
+        Ok(Cache::new(self.clock, Stamps::new(bits, KIND_BITS), Links::new(self.max_links)))
     }
 }
 
@@ -63,8 +73,8 @@ pub struct RegionBuilder<K, V, E = AnyError> {
     name: &'static str,
     memory: u64,
     expected_entries: Option<usize>,
-    ttl: Option<Duration>,
-    weigher: Option<Weigher<K, V>>,
+    policy: Policy<K, V>,
+    max_loads: Option<(usize, Excess)>,
     enabled: bool,
     error: PhantomData<fn() -> E>,
 }
@@ -76,8 +86,8 @@ impl<K, V> RegionBuilder<K, V> {
             name,
             memory: DEFAULT_MEMORY,
             expected_entries: None,
-            ttl: None,
-            weigher: None,
+            policy: Policy::default(),
+            max_loads: None,
             enabled: true,
             error: PhantomData,
         }
@@ -85,8 +95,17 @@ impl<K, V> RegionBuilder<K, V> {
 
     /// What the region's loaders fail with. Default: [`AnyError`], which every error converts into with `?`.
     pub fn error<E>(self) -> RegionBuilder<K, V, E> {
-        let Self { cache, name, memory, expected_entries, ttl, weigher, enabled, error: _ } = self;
-        RegionBuilder { cache, name, memory, expected_entries, ttl, weigher, enabled, error: PhantomData }
+        let Self { cache, name, memory, expected_entries, policy, max_loads, enabled, error: _ } = self;
+        RegionBuilder {
+            cache,
+            name,
+            memory,
+            expected_entries,
+            policy,
+            max_loads,
+            enabled,
+            error: PhantomData,
+        }
     }
 }
 
@@ -104,7 +123,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// What an entry weighs, in the unit of [`memory`](Self::memory), such as its bytes. Called once per entry; zero counts
     /// as one. Default: every entry weighs one. If it panics, the load has failed, or the insert panics.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.weigher = Some(Box::new(weigher));
+        self.policy.weigher = Some(Box::new(weigher));
         self
     }
 
@@ -115,10 +134,86 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         self
     }
 
-    /// How long an entry may be served, counted from the start of its load, within the clock's lag. Default: until it is
+    /// How long an entry may be served, counted from the start of its load. Default: `None`, as long as it is not
     /// invalidated or evicted. A loader may decide otherwise with [`Scope::ttl`](crate::Scope::ttl).
     pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
-        self.ttl = ttl.into();
+        self.policy.ttl = ttl.into();
+        self
+    }
+
+    /// By what share of its lifetime, at most, an entry expires earlier, drawn for each: so that what was loaded together
+    /// does not expire together. Default: 0. From 0 to 1.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.policy.jitter = share;
+        self
+    }
+
+    /// After how long an entry that nobody asks for expires, whatever its lifetime. Default: `None`, never. Up to a
+    /// sixteenth later, since a use is not noted more often. Costs 32 bytes per entry.
+    pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.policy.idle = idle.into();
+        self
+    }
+
+    /// Another lifetime for values that say that something is not there, often a shorter one: when `is_negative` says so.
+    /// Default: none are told apart. If it panics, the load has failed, or the insert panics.
+    pub fn negative(
+        mut self,
+        ttl: Duration,
+        is_negative: impl Fn(&V) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.negative = Some((Box::new(is_negative), ttl));
+        self
+    }
+
+    /// For how long after an entry has expired a loading call may be served it, marked as stale, while it is loaded anew in
+    /// the background (stale-while-revalidate). Default: zero, not at all.
+    ///
+    /// Entries that expired in time only: one that was invalidated strictly is never served.
+    pub fn stale_for(mut self, time: Duration) -> Self {
+        self.policy.stale_for = time;
+        self
+    }
+
+    /// For how long after an entry has expired it is served, marked as stale, in the place of a load that fails or takes too
+    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs 32 bytes per
+    /// entry.
+    ///
+    /// Entries that expired in time only: one that was invalidated strictly is never served.
+    pub fn fail_safe(mut self, max_stale: Duration, throttle: Duration) -> Self {
+        self.policy.fail_safe = Some(FailSafe { max_stale, throttle });
+        self
+    }
+
+    /// After what share of its lifetime an entry that is asked for is loaded anew in the background, so that those that
+    /// are in demand never expire. Default: `None`, never early. From 0 to 1; 0.8 is common. Costs 32 bytes per entry.
+    pub fn refresh_after(mut self, share: impl Into<Option<f64>>) -> Self {
+        self.policy.refresh_after = share.into();
+        self
+    }
+
+    /// How long a caller waits for a load before it is served the expired entry that [`fail_safe`](Self::fail_safe) allows, if
+    /// there is one. The load goes on and is stored. Default: `None`, as long as the load takes. Needs a runtime
+    /// with timers.
+    pub fn soft_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.policy.timeouts.soft = timeout.into();
+        self
+    }
+
+    /// How long a load may take before it is dropped and has failed, with [`LoadError::TimedOut`](crate::LoadError::TimedOut).
+    /// Default: `None`, as long as it likes. Counts from its first wait, and needs a runtime with timers.
+    pub fn load_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.policy.timeouts.hard = timeout.into();
+        self
+    }
+
+    /// How many loads of the region may run at a time, and what becomes of others: so that a mass miss is no storm on the
+    /// source. Default: any number. Loads in the background are not begun while there is no place for them.
+    ///
+    /// A caller who waits for its turn and is neither polled nor dropped holds up those who want the same key, and
+    /// once its turn has come a place.
+    pub fn max_loads(mut self, loads: usize, excess: Excess) -> Self {
+        self.max_loads = Some((loads, excess));
         self
     }
 
@@ -132,8 +227,10 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     ///
     /// # Errors
     ///
-    /// `memory` must be 1 to 2^53, `expected_entries` at least 1, `ttl` longer than zero, and the name not that of a region
-    /// of the cache that still lives: in a handle, or in a load that has not ended.
+    /// `memory` must be 1 to 2^53, `expected_entries` at least 1, every time but `stale_for` and a throttle longer than zero,
+    /// `jitter` and `refresh_after` from 0 to 1, `max_loads` 1 to 2^20, a `soft_timeout` shorter than the `load_timeout` and
+    /// together with `fail_safe`, and the name not that of a region of the cache that still lives: in a handle, or in a
+    /// load that has not ended.
     pub fn build(self) -> Result<Region<K, V, E>, BuildError>
     where
         K: Hash + Eq + Send + Sync + 'static,
@@ -146,20 +243,20 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         if self.expected_entries == Some(0) {
             return Err(BuildError::new("expected_entries", 0, "must be at least 1"));
         }
-        if self.ttl == Some(Duration::ZERO) {
-            return Err(BuildError::new(
-                "ttl",
-                "0s",
-                "must be longer than zero; `enabled(false)` stores nothing",
-            ));
+        self.policy.check()?;
+        if let Some((loads, _)) = self.max_loads
+            && !(1..=Lane::MOST).contains(&loads)
+        {
+            return Err(BuildError::new("max_loads", loads, "must be 1 to 2^20"));
         }
-        let guess = self.memory / if self.weigher.is_some() { 1024 } else { 1 };
+        let guess = self.memory / if self.policy.weigher.is_some() { 1024 } else { 1 };
         let entries = self.expected_entries.unwrap_or_else(|| guess.clamp(MIN_GUESS, MAX_GUESS) as usize);
         let engine = Arc::new(Engine::new(
             self.name,
             self.cache.shared().clone(),
             (self.memory, entries),
-            Policy { ttl: self.ttl, weigher: self.weigher },
+            self.policy,
+            self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
             self.enabled,
         ));
         self.cache.shared().add_region(&engine)?;
@@ -172,7 +269,7 @@ impl<K, V, E> fmt::Debug for RegionBuilder<K, V, E> {
         f.debug_struct("RegionBuilder")
             .field("name", &self.name)
             .field("memory", &self.memory)
-            .field("ttl", &self.ttl)
+            .field("ttl", &self.policy.ttl)
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
@@ -185,5 +282,6 @@ const MIN_GUESS: u64 = 32;
 const MAX_GUESS: u64 = 1 << 20;
 /// 4096 cells for the kinds of dependencies.
 const KIND_BITS: u32 = 12;
+const DEFAULT_MAX_LINKS: usize = 1 << 16;
 const DEFAULT_VERSION_CELLS: usize = 1 << 16;
 const MAX_VERSION_CELLS: usize = 1 << 28;

@@ -13,9 +13,13 @@ use swiftwater_core::{BuildError, Clock, Counter, Desc, Knob, Observe, Observer,
 
 use crate::{
     builder::{Builder, RegionBuilder},
+    change::Change,
     dep::Dep,
     error::AnyError,
+    links::{LinkError, Links},
+    relaxed::Table,
     stamps::Stamps,
+    writing::Writing,
 };
 
 /// A cache: any number of typed [`Region`](crate::Region)s over one dependency graph. A cheap handle; clones are the same
@@ -28,6 +32,8 @@ pub struct Cache(Arc<Shared>);
 /// What all regions of a cache share.
 pub(crate) struct Shared {
     pub(crate) stamps: Stamps,
+    pub(crate) relaxed: Table,
+    pub(crate) links: Links,
     pub(crate) clock: Clock,
     pub(crate) invalidations: Counter,
     /// Weak: a region lives as long as its handles. Replaced as a whole, so that observing copies nothing.
@@ -56,7 +62,10 @@ impl Cache {
         RegionBuilder::new(self.clone(), name)
     }
 
-    /// Declares everything wrong that depends on `dep`, in every region, directly or through other entries.
+    /// Declares everything wrong that depends on something, in every region, directly or through other entries: on a
+    /// name ([`dep!`](crate::dep)), on a key ([`Region::dep`](crate::Region::dep)), on a region
+    /// ([`Region::whole`](crate::Region::whole)), on [everything](Dep::everything). Strictly, unless the
+    /// [`Change`] is gentler.
     ///
     /// **It takes effect when called**, before anything is awaited: a `get` that starts after this call returned never
     /// yields a value whose load started before the call. Change the source first, call this second. A load that is
@@ -65,15 +74,84 @@ impl Cache {
     /// The future that comes back only tells how far the invalidation reached. Dropping it undoes nothing, and code that
     /// is not async may ignore it.
     ///
-    /// Cost: five uncontended atomic operations, whatever depends on `dep`.
-    pub fn invalidate(&self, dep: Dep) -> Invalidation {
-        self.0.invalidate(dep);
+    /// Cost: five uncontended atomic operations, whatever depends on it; a gentler one takes two locks as well.
+    pub fn invalidate(&self, change: impl Into<Change>) -> Invalidation {
+        self.0.invalidate(change.into());
         Invalidation::local()
     }
 
-    pub(crate) fn new(clock: Clock, stamps: Stamps) -> Self {
+    /// Runs a change of the source, and makes the invalidations on every way out of it: success, error, panic, and
+    /// being dropped half-way, as a request handler is whose client goes away. In the latter cases nobody knows whether
+    /// the source has changed, so it counts as changed.
+    ///
+    /// What happens to the source after the future was dropped is beyond that: a database that still commits then has to
+    /// be waited for by somebody.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the change, wherever it is, and then invalidates. A future that was never polled has changed
+    /// nothing, but invalidates all the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region, dep};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let names: Region<u64, &str> = cache.region("names").build()?;
+    /// names.insert_with(7, "Ada", |entry| entry.depends_on(dep!("user", 7)));
+    /// let renamed = cache.writing([dep!("user", 7)], async { Ok::<_, std::io::Error>(()) });
+    /// renamed.await?;
+    /// assert!(names.get(&7).is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn writing<F: Future>(&self, changes: impl IntoIterator<Item: Into<Change>>, write: F) -> Writing<F> {
+        Writing::new(self.clone(), changes.into_iter().map(Into::into).collect(), write)
+    }
+
+    /// Declares that `lower` lies under `upper`, as a product under its category: from now on what depends on `lower` depends
+    /// on `upper` as well, and on what that lies under.
+    ///
+    /// Entries learn of it when they are filled, so this invalidates `lower` once. Reading and invalidating cost nothing
+    /// more; filling walks upwards from each dependency.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`]: it would close a cycle, which is named; or there are too many links. Nothing has changed then.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region, dep};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let prices: Region<u64, u32> = cache.region("prices").build()?;
+    /// cache.link(dep!("product", 42), dep!("category", 7))?;
+    /// prices.insert_with(42, 995, |entry| entry.depends_on(dep!("product", 42)));
+    /// cache.invalidate(dep!("category", 7));
+    /// assert!(prices.get(&42).is_none());
+    /// assert!(cache.link(dep!("category", 7), dep!("product", 42)).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn link(&self, lower: Dep, upper: Dep) -> Result<(), LinkError> {
+        if self.0.links.add(lower, upper)? {
+            // After the link is there: a load that has not seen it began before.
+            self.0.stamps.invalidate(lower);
+        }
+        Ok(())
+    }
+
+    /// Takes a link back, and says whether there was one. What was filled while it stood still depends on both.
+    pub fn unlink(&self, lower: Dep, upper: Dep) -> bool {
+        self.0.links.remove(lower, upper)
+    }
+
+    pub(crate) fn new(clock: Clock, stamps: Stamps, links: Links) -> Self {
         Self(Arc::new(Shared {
             stamps,
+            relaxed: Table::default(),
+            links,
             clock,
             invalidations: Counter::new(),
             regions: Mutex::new(Arc::new([])),
@@ -87,8 +165,17 @@ impl Cache {
 }
 
 impl Shared {
-    pub(crate) fn invalidate(&self, dep: Dep) {
-        self.stamps.invalidate(dep);
+    pub(crate) fn invalidate(&self, change: Change) {
+        let now = || self.clock.now();
+        if !change.hold.is_zero() {
+            // First: a load that starts in between is either from before the invalidation or held.
+            self.relaxed.hold(change.dep, now(), change.hold);
+        }
+        if change.is_strict() {
+            self.stamps.invalidate(change.dep);
+        } else {
+            self.relaxed.relax(&self.stamps, change.dep, change.soft, now(), change.window);
+        }
         self.invalidations.add(1);
     }
 

@@ -26,9 +26,23 @@ impl Dep {
         Self::in_space(SPACE_NAMED, kind)
     }
 
-    /// The key `part` of a region, which loads that read the entry depend on. `kind` is the region's name.
-    pub(crate) fn of_region(name: &str) -> Self {
-        Self::in_space(SPACE_KEYS, name)
+    /// Every entry of the cache.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self(ALL)
+    }
+
+    /// Every key of the region of that name.
+    pub(crate) fn whole(region: &str) -> Self {
+        Self((Self::in_space(SPACE_KEYS, region).0 & KIND_MASK) | WHOLE)
+    }
+
+    /// One key of the region whose `whole` this is.
+    pub(crate) fn key<T: Hash + ?Sized>(self, key: &T) -> Self {
+        let mut hasher = Canonical(HASHER.build_hasher());
+        self.0.hash(&mut hasher);
+        key.hash(&mut hasher);
+        Self((self.0 & KIND_MASK) | (hasher.finish() & !KIND_MASK) | KEY)
     }
 
     /// The same name with one more part. The order of parts matters; the width of a number does not: `42_u64`, `42_i32`
@@ -47,7 +61,7 @@ impl Dep {
     }
 
     fn join(kind: u64, rest: u64) -> Self {
-        Self((kind & KIND_MASK) | (rest & !KIND_MASK) | EXACT)
+        Self((kind & KIND_MASK) | (rest & !KIND_MASK & !KEY) | NAME)
     }
 
     pub(crate) fn edge(self) -> Edge {
@@ -141,30 +155,64 @@ impl<H: Hasher> Hasher for Canonical<H> {
 
 /// What an entry stores of a dependency: the hash of its name, or of its kind alone.
 ///
-/// The upper 16 bits are the kind's; the lowest bit is set in a name's.
+/// The upper 16 bits are the kind's; the lower ones say what it is.
+///
+/// | Lower bits | Stands for |
+/// |---|---|
+/// | `..01` | a name |
+/// | `..11` | a key of a region |
+/// | `0`, of a kind | every name of the kind |
+/// | `0`, of no kind | every dependency there is, see [`Edge::EVERYTHING`] |
+/// | `4` | every key of a region |
+/// | `8`, of no kind | every entry there is, see [`Edge::ALL`] |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Edge(u64);
 
 /// What an edge stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
+    All,
     Everything,
+    Key,
     Kind,
     Name,
+    Whole,
 }
 
 impl Edge {
-    /// Stands for every dependency there is. (The one kind in 65,536 that has this hash goes stale too often where it is
-    /// kept as a kind.)
+    /// Goes stale with every invalidation, whatever it is of: an entry that depends on too much to say. (The one kind in
+    /// 65,536 that has this hash goes stale too often where it is kept as a kind.)
     pub(crate) const EVERYTHING: Self = Self(0);
+    /// Every entry of the cache depends on it, and it is stored in none.
+    pub(crate) const ALL: Self = Self(ALL);
+    /// Stands for no dependency.
+    pub(crate) const NONE: Self = Self(2);
+
+    /// The dependency, if it stands for one alone.
+    pub(crate) fn dep(self) -> Option<Dep> {
+        matches!(self.form(), Form::Key | Form::Name | Form::Whole).then_some(Dep(self.0))
+    }
 
     /// The edge that stands for everything of this one's kind.
     pub(crate) fn coarse(self) -> Self {
         Self(self.0 & KIND_MASK)
     }
 
+    /// Of a key: what its own entry depends on, while others, that were made of it, depend on the key. Apart, because
+    /// storing a new value makes those stale and not itself.
+    pub(crate) fn own(self) -> Self {
+        Self(self.0.rotate_left(24) | NAME)
+    }
+
     pub(crate) fn form(self) -> Form {
-        if self.0 & EXACT != 0 {
+        if self.0 & KEY == KEY {
+            Form::Key
+        } else if self.0 & NAME != 0 {
             Form::Name
+        } else if self.0 & !KIND_MASK == WHOLE {
+            Form::Whole
+        } else if self == Self::ALL {
+            Form::All
         } else if self == Self::EVERYTHING {
             Form::Everything
         } else {
@@ -191,6 +239,9 @@ const SPACE_NAMED: u64 = 1;
 const SPACE_KEYS: u64 = 2;
 const KIND_SHIFT: u32 = 48;
 const KIND_MASK: u64 = 0xffff << KIND_SHIFT;
-const EXACT: u64 = 1;
+const NAME: u64 = 0b01;
+const KEY: u64 = 0b11;
+const WHOLE: u64 = 0b100;
+const ALL: u64 = 0b1000;
 /// 2^64 divided by the golden ratio, made odd.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;

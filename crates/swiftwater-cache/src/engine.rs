@@ -1,4 +1,4 @@
-//! What one region does: it looks up, lets one load per key run, and stores what may be stored.
+//! What one region holds: lookup, storing, and who may store. How values are loaded is in [`load`](crate::load).
 //!
 //! # Who may store
 //!
@@ -10,30 +10,29 @@
 use std::{
     borrow::Borrow,
     collections::HashMap,
-    future::Future,
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use foldhash::fast::RandomState;
-use swiftwater_core::{Knob, Observe, Tick, Visitor};
-use tokio::runtime::Handle;
+use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 
 use crate::{
     builder::MAX_MEMORY,
     cache::{Part, Shared},
-    dep::Dep,
-    entry::Entry,
+    dep::{Dep, Edge},
+    entry::{Entry, Held},
     error::LoadError,
-    flight::{Flight, Landed, Waiting},
-    scope::{LoadCx, Loading, NEVER, Readers, Scope},
+    flight::{Flight, Landed},
+    lane::Lane,
+    load::Landing,
+    policy::{Phase, Policy},
+    relaxed::Fate,
+    scope::{NEVER, Readers, Scope},
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
@@ -42,112 +41,43 @@ use crate::{
 pub(crate) struct Engine<K, V, E> {
     pub(crate) name: &'static str,
     /// What every key is a part of as a dependency.
-    key_space: Dep,
-    cache: Arc<Shared>,
+    whole: Dep,
+    pub(crate) cache: Arc<Shared>,
+    clock: Clock,
     store: Store<K, V>,
     flights: Box<[Mutex<Flights<K, V, E>>]>,
     hasher: RandomState,
-    policy: Policy<K, V>,
+    pub(crate) policy: Policy<K, V>,
+    pub(crate) lane: Option<Lane>,
     enabled: AtomicBool,
     /// Some load has read a region of this name: from then on its keys are dependencies.
     read_by_loads: Arc<AtomicBool>,
-    stats: Stats,
-}
-
-/// What the builder was told about entries.
-pub(crate) struct Policy<K, V> {
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) stats: Stats,
 }
 
 type Flights<K, V, E> = HashMap<K, Arc<Flight<V, E>>, RandomState>;
-pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
-impl<K, V, E> Engine<K, V, E>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    /// A miss: joins the running load of the key, or leads one.
-    pub(crate) async fn load<F, Fut>(self: &Arc<Self>, key: K, load: F, readers: Readers) -> Landed<V, E>
-    where
-        F: FnOnce(LoadCx<K>) -> Fut,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-    {
-        let asked = self.cache.stamps.now();
-        loop {
-            if !self.enabled() {
-                return self.load_alone(key, load, &readers).await;
-            }
-            let (flight, landing) = match self.board(&key) {
-                Boarded::Joins(flight) => (flight, None),
-                Boarded::Leads(landing) => (landing.flight.clone(), Some(landing)),
-                Boarded::Stored(entry) => {
-                    self.inherit_entry(&readers, &key, &entry);
-                    return Ok(entry);
-                }
-            };
-            let _waiting = wait(&readers, &flight)?;
-            let result = if let Some(landing) = landing {
-                lead(landing, load);
-                flight.landed().await.clone()
-            } else {
-                self.stats.joins.add(1);
-                let result = flight.landed().await;
-                if !self.acceptable(result, flight.stamp, asked) {
-                    // From before we asked. The next load begins after this one has ended, hence after we asked.
-                    continue;
-                }
-                result.clone()
-            };
-            self.inherit(&readers, &key, &flight, &result);
-            return result;
-        }
-    }
-
-    /// A load that is nobody else's business: the region is off.
-    async fn load_alone<F, Fut>(&self, key: K, load: F, readers: &Readers) -> Landed<V, E>
-    where
-        F: FnOnce(LoadCx<K>) -> Fut,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-    {
-        let flight = self.flight();
-        let start = self.cache.clock.now();
-        let _waiting = wait(readers, &flight)?;
-        self.stats.loads.add(1);
-        let loaded = Loading::start(&flight.scope, key.clone(), load).await;
-        let result = self.finish(&key, loaded, &flight, start);
-        self.inherit(readers, &key, &flight, &result);
-        result
-    }
-
-    /// Whether a load with that stamp may answer a caller who asked at that ticket.
-    fn acceptable(&self, result: &Landed<V, E>, stamp: Stamp, asked: Stamp) -> bool {
-        match result {
-            Err(LoadError::Aborted) => false,
-            // Nothing has been invalidated between the start of the load and the asking: as good as our own.
-            _ if stamp >= asked => true,
-            // Nothing that it depends on has.
-            Ok(entry) => self.current(entry) && !self.expired(entry),
-            // What an error is made of is not fully known, so only its age counts.
-            Err(_) => false,
-        }
-    }
+/// What a look at a key finds.
+pub(crate) enum Look<V> {
+    /// May be served.
+    Fresh(Held<V>),
+    /// May be served; it is time to load it anew.
+    Due(Held<V>),
+    /// May be served as stale, by who loads it anew.
+    Stale(Held<V>),
+    /// May be served as stale, and is not to be loaded.
+    Throttled(Held<V>),
+    /// May be served as stale if the load fails or takes too long.
+    Fallback(Held<V>),
+    /// Nothing, or what may not be served any more.
+    Miss(Option<Held<V>>),
 }
 
-/// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring, so
-/// their values will not be stored, whatever they make of the error.
-fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<[Option<Waiting>; 2], LoadError<E>> {
-    let mut waiting = [None, None];
-    for (place, reader) in readers.all().enumerate() {
-        waiting[place] = Waiting::start(reader, &flight.scope);
-        if waiting[place].is_none() {
-            readers.all().for_each(Scope::taint);
-            return Err(LoadError::Cycle);
-        }
-    }
-    Ok(waiting)
+/// What a caller who found nothing gets.
+pub(crate) enum Boarded<K: Hash + Eq, V, E> {
+    Joins(Arc<Flight<V, E>>),
+    Leads(Landing<K, V, E>),
+    Stored(Held<V>),
 }
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
@@ -157,46 +87,110 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         cache: Arc<Shared>,
         room: (u64, usize),
         policy: Policy<K, V>,
+        lane: Option<Lane>,
         enabled: bool,
     ) -> Self {
         let hasher = RandomState::default();
         Self {
             name,
-            key_space: Dep::of_region(name),
+            whole: Dep::whole(name),
             store: Store::new(room.0, room.1, hasher.clone()),
             flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
             policy,
+            lane,
             enabled: AtomicBool::new(enabled),
             read_by_loads: cache.read_by_loads(name),
+            clock: cache.clock.clone(),
             cache,
             stats: Stats::default(),
         }
     }
 
-    /// The stored entry, if it may be served; the loads on whose behalf it is read depend on it, or on its absence.
+    /// The stored entry, if it may be served as fresh. Read on nobody's behalf.
     #[inline]
-    pub(crate) fn get<Q>(&self, key: &Q, readers: &Readers) -> Option<Arc<Entry<V>>>
+    pub(crate) fn hit<Q>(&self, key: &Q) -> Option<Held<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if readers.is_empty() {
-            return self.lookup(key);
+        match self.try_hit(key) {
+            Ok(entry) => Some(entry),
+            Err(found) => self.fresh(self.judge(key, found)),
         }
-        // Before anything is read, see `insert`. Relaxed: the locks that reader and writer take afterwards order it.
-        self.read_by_loads.store(true, Relaxed);
-        let found = self.lookup(key);
-        match &found {
-            Some(entry) => self.inherit_entry(readers, key, entry),
-            None => readers.of(self.cache.id()).for_each(|reader| reader.depends_on(self.key_dep(key))),
+    }
+
+    /// The stored entry, if two words say that it may be served; or, whatever else there is, uncounted.
+    #[inline]
+    pub(crate) fn try_hit<Q>(&self, key: &Q) -> Result<Held<V>, Option<Held<V>>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let Some(entry) = self.store.get(key) else { return Err(None) };
+        if self.enabled() && self.is_plain(&entry) {
+            self.stats.hits.add(1);
+            return Ok(entry);
+        }
+        Err(Some(entry))
+    }
+
+    /// Nothing has been invalidated, anywhere, since it was last found current, and its time has not come.
+    #[inline]
+    fn is_plain(&self, entry: &Entry<V>) -> bool {
+        if entry.stamp() != self.cache.stamps.now() {
+            return false;
+        }
+        let due = entry.due();
+        due == NEVER || self.clock.now() < due
+    }
+
+    /// The stored entry, if it may be served as fresh; the loads on whose behalf it is read depend on it, or on its
+    /// absence.
+    pub(crate) fn get<Q>(&self, key: &Q, readers: &Readers) -> Option<Held<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let found = self.fresh(self.look(key, readers));
+        if found.is_none() {
+            let depend = |reader: &Scope| reader.depends_on_key(self.key_dep(key), self.whole);
+            readers.of(self.cache.id()).for_each(depend);
         }
         found
     }
 
-    /// The stored entry, if it may be served. One that may not leaves the store.
-    #[inline]
-    fn lookup<Q>(&self, key: &Q) -> Option<Arc<Entry<V>>>
+    fn fresh(&self, found: Look<V>) -> Option<Held<V>> {
+        match found {
+            Look::Fresh(entry) | Look::Due(entry) => {
+                self.stats.hits.add(1);
+                Some(entry)
+            }
+            Look::Stale(_) | Look::Throttled(_) | Look::Fallback(_) | Look::Miss(_) => None,
+        }
+    }
+
+    /// What there is of the key. One that may not be served in any way leaves the store. What is fresh counts as read by
+    /// the readers.
+    pub(crate) fn look<Q>(&self, key: &Q, readers: &Readers) -> Look<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if !readers.is_empty() {
+            // Before anything is read, see `insert`. Relaxed: the locks that reader and writer take afterwards order it.
+            self.depend_on_keys();
+        }
+        let found = self.judge(key, self.store.get(key));
+        if let Look::Fresh(entry) | Look::Due(entry) = &found {
+            self.inherit_entry(readers, key, entry);
+        }
+        found
+    }
+
+    /// What is found of the key that the store has this of.
+    #[inline(never)]
+    pub(crate) fn judge<Q>(&self, key: &Q, found: Option<Held<V>>) -> Look<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -206,35 +200,71 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             if self.read_by_loads.load(Relaxed) {
                 drop(self.flights(key)); // the lock that orders a reader's mark, which no store takes for it here
             }
-            return None;
+            return Look::Miss(None);
         }
-        let Some(entry) = self.store.get(key) else {
+        let Some(entry) = found else {
             self.stats.misses_absent.add(1);
-            return None;
+            return Look::Miss(None);
         };
-        let reason = if self.expired(&entry) {
-            &self.stats.misses_expired
-        } else if !self.current(&entry) {
-            &self.stats.misses_stale
-        } else {
-            self.stats.hits.add(1);
-            return Some(entry);
+        let now = self.clock.now();
+        let phase = self.policy.phase(&entry, now);
+        let found = match (self.fate(key, &entry, now), phase) {
+            (Fate::Stale, _) => {
+                self.stats.misses_stale.add(1);
+                Look::Miss(Some(entry))
+            }
+            (_, Phase::Over) => {
+                self.stats.misses_expired.add(1);
+                Look::Miss(Some(entry))
+            }
+            (Fate::Soft, Phase::Fresh | Phase::Due | Phase::Stale) | (_, Phase::Stale) => Look::Stale(entry),
+            (_, Phase::Fresh) => Look::Fresh(entry),
+            (_, Phase::Due) => Look::Due(entry),
+            (_, Phase::Throttled) => Look::Throttled(entry),
+            (_, Phase::Fallback) => Look::Fallback(entry),
         };
-        reason.add(1);
-        drop(self.store.remove_exactly(key, &entry));
-        None
+        if let Look::Miss(Some(entry)) = &found {
+            drop(self.store.remove_exactly(key, entry));
+        }
+        found
+    }
+
+    /// Whether the entry has been invalidated, and how.
+    fn fate<Q: Hash + ?Sized>(&self, key: &Q, entry: &Entry<V>, now: Tick) -> Fate {
+        let (stamps, relaxed) = (&self.cache.stamps, &self.cache.relaxed);
+        // Before the cells are looked at: up to there is known afterwards what has moved.
+        let ticket = stamps.now();
+        let stamp = entry.stamp();
+        if stamp == ticket {
+            return Fate::Clean;
+        }
+        let dep = self.key_dep(key);
+        let everywhere = [Edge::ALL, self.whole.edge(), dep.edge().own()];
+        if !stamps.current(&everywhere, stamp) || !stamps.current(entry.edges(), stamp) {
+            return Fate::Stale;
+        }
+        let mut fate = Fate::Clean;
+        if !relaxed.is_quiet(stamp) {
+            let edges =
+                [Edge::ALL, self.whole.edge(), dep.edge()].into_iter().chain(entry.edges().iter().copied());
+            fate = relaxed.fate(edges, stamp, now, self.share(key));
+        }
+        if fate == Fate::Clean && stamp < ticket {
+            entry.restamp(ticket);
+        }
+        fate
     }
 
     pub(crate) fn insert(&self, key: K, value: V, declare: impl FnOnce(&Scope)) {
         let scope = Scope::new(self.cache.id());
         declare(&scope);
-        let (stamp, start) = (self.cache.stamps.now(), self.cache.clock.now());
+        let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
         let entry = self.entry(&key, value, &scope, stamp, start);
         let changed = self.key_dep(&key);
         self.stats.inserts.add(1);
         let mut flights = self.flights(&key);
         let detached = flights.remove_entry(&key);
-        let outgoing = if self.servable(&entry) {
+        let outgoing = if self.storable(&key, &entry, start) {
             self.store.insert(key, entry.clone())
         } else {
             self.store.remove(&key)
@@ -243,7 +273,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         // After the old value is gone, so that a load which has read it has a stamp from before. Whoever read it had set
         // the mark, and then took a lock that was taken here since.
         if self.read_by_loads.load(Relaxed) {
-            self.cache.stamps.invalidate(changed);
+            self.cache.stamps.supersede(changed);
         }
         self.count_outgoing(&outgoing, &entry);
         // Last, since the user's destructors may panic.
@@ -260,7 +290,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let removed = self.store.remove(key);
         drop(flights);
         // After the entry is gone: a load that has read it took its stamp before this one.
-        self.cache.invalidate(self.key_dep(key));
+        self.cache.invalidate(self.key_dep(key).into());
         drop((detached, removed));
     }
 
@@ -268,8 +298,15 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.enabled.store(enabled, Relaxed);
     }
 
-    /// Finds the running load of the key, or starts one, unless a load has ended just now.
-    fn board(self: &Arc<Self>, key: &K) -> Boarded<K, V, E>
+    #[inline]
+    pub(crate) fn enabled(&self) -> bool {
+        // Relaxed: a switch, not a message; what matters is stored and checked under other orders.
+        self.enabled.load(Relaxed)
+    }
+
+    /// Finds the running load of the key, or starts one, unless a load has ended just now. `wanting` is the entry that the
+    /// caller found, and that is not good enough.
+    pub(crate) fn board(self: &Arc<Self>, key: &K, wanting: Option<&Held<V>>) -> Boarded<K, V, E>
     where
         K: Clone,
     {
@@ -280,33 +317,30 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             return Boarded::Joins(flight.clone());
         }
         // What the caller missed may have been stored between its look and the lock.
-        if let Some(entry) = self.store.get(key).filter(|entry| self.servable(entry)) {
+        let better = |entry: &Held<V>| {
+            wanting.is_none_or(|wanting| !Held::ptr_eq(wanting, entry)) && self.servable(key, entry)
+        };
+        if let Some(entry) = self.store.get(key).filter(better) {
             return Boarded::Stored(entry);
         }
-        // The stamp is read under the lock, so that it is at least what everybody had read who waited for an earlier load.
-        let flight = Arc::new(self.flight());
+        let flight = Arc::new(Flight::new(self.cache.id()));
         let landed = flights.insert(owned, flight.clone());
         drop(flights);
         drop(landed);
-        Boarded::Leads(Landing { engine: self.clone(), key: landing_key, flight, landed: false })
-    }
-
-    /// A load that begins now.
-    fn flight(&self) -> Flight<V, E> {
-        Flight::new(self.cache.stamps.now(), self.cache.id())
+        Boarded::Leads(Landing::new(self.clone(), landing_key, flight))
     }
 
     /// Makes an entry out of what a loader returned.
-    fn finish(
+    pub(crate) fn finish(
         &self,
         key: &K,
         loaded: Result<V, LoadError<E>>,
-        flight: &Flight<V, E>,
-        start: Tick,
+        scope: &Scope,
+        (stamp, start): (Stamp, Tick),
     ) -> Landed<V, E> {
         let result = loaded.and_then(|value| {
-            let make = AssertUnwindSafe(|| self.entry(key, value, &flight.scope, flight.stamp, start));
-            catch_unwind(make).map_err(|_| LoadError::Panicked) // the weigher
+            let make = AssertUnwindSafe(|| self.entry(key, value, scope, stamp, start));
+            catch_unwind(make).map_err(|_| LoadError::Panicked) // the weigher, or what tells negative values
         });
         if result.is_err() {
             self.stats.load_failures.add(1);
@@ -314,31 +348,38 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         result
     }
 
-    fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Arc<Entry<V>> {
+    fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Held<V> {
         // The store keeps what weighs nothing for ever.
         let weight = self.policy.weigher.as_ref().map_or(1, |weigh| weigh(key, &value).max(1));
-        let declared = scope.seal();
-        let own = declared.ttl.or(self.policy.ttl).map_or(NEVER, |ttl| start + ttl);
-        let expires = own.min(declared.expires);
-        Arc::new(Entry { value, edges: declared.edges.into(), stamp, expires, weight })
+        let declared = scope.seal(&self.cache.links, || self.key_dep(key));
+        let chance = if self.policy.jitter > 0.0 { self.share(&(key, start.as_nanos())) } else { 0.0 };
+        let times = self.policy.times(&value, &declared, start, chance);
+        Held::new(Entry::new(value, &declared.edges, stamp, times, weight.min(TOO_HEAVY.into()) as u32))
     }
 
     /// Takes the flight out of the table and stores its entry, if the flight is still the table's own and nothing moved
     /// meanwhile. Returns what is to be dropped outside of locks.
-    fn arrive(
+    pub(crate) fn arrive(
         &self,
         key: &K,
         flight: &Arc<Flight<V, E>>,
-        entry: Option<Arc<Entry<V>>>,
+        entry: Option<Held<V>>,
+        start: Tick,
     ) -> (Evicted<K, V>, Option<K>) {
         let mut flights = self.flights(key);
         let ours = flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
         let key = if ours { flights.remove_entry(key).map(|(key, _)| key) } else { None };
         let Some(entry) = entry else {
+            if let Some((key, fail_safe)) = key.as_ref().zip(self.policy.fail_safe) {
+                // Whoever asks soon is served what there is.
+                if let Some(extra) = self.store.get(key).as_ref().and_then(|entry| entry.extra()) {
+                    extra.set_retry_at(self.clock.now() + fail_safe.throttle);
+                }
+            }
             return (Evicted::default(), key);
         };
         match key {
-            Some(key) if self.servable(&entry) => {
+            Some(key) if self.storable(&key, &entry, start) => {
                 let outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
                 self.count_outgoing(&outgoing, &entry);
@@ -351,8 +392,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
     }
 
-    fn count_outgoing(&self, outgoing: &Evicted<K, V>, stored: &Arc<Entry<V>>) {
-        let too_heavy = outgoing.entries.iter().any(|(_, entry)| Arc::ptr_eq(entry, stored));
+    fn count_outgoing(&self, outgoing: &Evicted<K, V>, stored: &Held<V>) {
+        let too_heavy = outgoing.entries.iter().any(|(_, entry)| Held::ptr_eq(entry, stored));
         if too_heavy {
             self.stats.too_heavy.add(1);
         }
@@ -360,119 +401,78 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     /// A load that has read a key depends on what that one depends on, be it a value or an error.
-    fn inherit(&self, readers: &Readers, key: &K, flight: &Flight<V, E>, result: &Landed<V, E>) {
+    pub(crate) fn inherit(&self, readers: &Readers, key: &K, scope: &Scope, result: &Landed<V, E>) {
         match result {
             Ok(entry) => self.inherit_entry(readers, key, entry),
-            Err(_) => readers
-                .of(self.cache.id())
-                .for_each(|reader| reader.inherit_failed(self.key_dep(key), &flight.scope)),
+            Err(_) => readers.of(self.cache.id()).for_each(|reader| {
+                reader.depends_on_key(self.key_dep(key), self.whole);
+                reader.inherit_failed(scope);
+            }),
         }
     }
 
-    fn inherit_entry<Q: Hash + ?Sized>(&self, readers: &Readers, key: &Q, entry: &Entry<V>) {
+    pub(crate) fn inherit_entry<Q: Hash + ?Sized>(&self, readers: &Readers, key: &Q, entry: &Entry<V>) {
         for reader in readers.of(self.cache.id()) {
-            reader.inherit(self.key_dep(key), &entry.edges, entry.expires);
+            reader.depends_on_key(self.key_dep(key), self.whole);
+            reader.inherit(entry.edges(), entry.expires());
         }
     }
 
-    fn servable(&self, entry: &Entry<V>) -> bool {
-        self.enabled() && !self.expired(entry) && self.current(entry)
+    /// Whether a load of the key that started then may be kept.
+    fn storable(&self, key: &K, entry: &Entry<V>, start: Tick) -> bool {
+        entry.weight() < TOO_HEAVY
+            && self.servable(key, entry)
+            && !self.cache.relaxed.holds(self.edges_of(key, entry), start)
     }
 
-    #[inline]
-    fn current(&self, entry: &Entry<V>) -> bool {
-        self.cache.stamps.current(&entry.edges, entry.stamp)
+    /// Whether the entry may be served as fresh.
+    pub(crate) fn servable(&self, key: &K, entry: &Entry<V>) -> bool {
+        let now = self.clock.now();
+        self.enabled() && now < entry.expires() && self.fate(key, entry, now) < Fate::Soft
     }
 
-    #[inline]
-    fn expired(&self, entry: &Entry<V>) -> bool {
-        entry.expires != NEVER && entry.expires <= self.cache.clock.now()
+    /// Whether nothing that the entry depends on has been invalidated strictly.
+    pub(crate) fn is_current(&self, key: &K, entry: &Entry<V>) -> bool {
+        self.fate(key, entry, self.clock.now()) < Fate::Stale
     }
 
-    #[inline]
-    pub(crate) fn enabled(&self) -> bool {
-        // Relaxed: a switch, not a message; what matters is stored and checked under other orders.
-        self.enabled.load(Relaxed)
+    fn edges_of<'a, Q: Hash + ?Sized>(
+        &self,
+        key: &Q,
+        entry: &'a Entry<V>,
+    ) -> impl Iterator<Item = Edge> + 'a {
+        let everywhere = [Edge::ALL, self.whole.edge(), self.key_dep(key).edge()];
+        everywhere.into_iter().chain(entry.edges().iter().copied())
     }
 
-    /// What loads depend on that read this key.
-    fn key_dep<Q: Hash + ?Sized>(&self, key: &Q) -> Dep {
-        self.key_space.with(key)
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    /// From now on something may depend on keys.
+    pub(crate) fn depend_on_keys(&self) {
+        self.read_by_loads.store(true, Relaxed);
+    }
+
+    /// What depends on this key.
+    pub(crate) fn key_dep<Q: Hash + ?Sized>(&self, key: &Q) -> Dep {
+        self.whole.key(key)
+    }
+
+    /// What depends on any key.
+    pub(crate) fn whole(&self) -> Dep {
+        self.whole
+    }
+
+    /// From 0 to 1, by the hash of the key.
+    fn share<Q: Hash + ?Sized>(&self, key: &Q) -> f64 {
+        (self.hasher.hash_one(key) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     fn flights<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, Flights<K, V, E>> {
         let shard = self.hasher.hash_one(key) as usize & (FLIGHT_SHARDS - 1);
         // A panic in the key's `Hash` or `Eq` leaves the map as it was.
         self.flights[shard].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a caller who found nothing gets.
-enum Boarded<K: Hash + Eq, V, E> {
-    Joins(Arc<Flight<V, E>>),
-    Leads(Landing<K, V, E>),
-    Stored(Arc<Entry<V>>),
-}
-
-/// Runs the load of a flight, here while it does not wait, then in a task of its own. Not async: a leader cannot be
-/// cancelled half-way.
-fn lead<K, V, E, F, Fut>(landing: Landing<K, V, E>, load: F)
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    E: Send + Sync + 'static,
-    F: FnOnce(LoadCx<K>) -> Fut,
-    Fut: Future<Output = Result<V, E>> + Send + 'static,
-{
-    let start = landing.engine.cache.clock.now();
-    landing.engine.stats.loads.add(1);
-    let mut loading = Loading::start(&landing.flight.scope, landing.key.clone(), load);
-    // A waker that does nothing is enough: the task polls again as soon as it runs.
-    match Pin::new(&mut loading).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(loaded) => landing.land(loaded, start),
-        Poll::Pending => match Handle::try_current() {
-            Ok(runtime) => {
-                let task = async move {
-                    let loaded = loading.await;
-                    landing.land(loaded, start);
-                };
-                drop(runtime.spawn(task));
-            }
-            Err(_) => landing.land(Err(LoadError::NoRuntime), start),
-        },
-    }
-}
-
-/// Ends a flight on every way out: `Aborted`, if its task was dropped.
-struct Landing<K: Hash + Eq, V, E> {
-    engine: Arc<Engine<K, V, E>>,
-    key: K,
-    flight: Arc<Flight<V, E>>,
-    landed: bool,
-}
-
-impl<K: Hash + Eq, V, E> Landing<K, V, E> {
-    fn land(mut self, loaded: Result<V, LoadError<E>>, start: Tick) {
-        let result = self.engine.finish(&self.key, loaded, &self.flight, start);
-        self.end(result);
-    }
-
-    fn end(&mut self, result: Landed<V, E>) {
-        self.landed = true;
-        let entry = result.as_ref().ok().cloned();
-        // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
-        let outgoing = catch_unwind(AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, entry)));
-        self.flight.land(result);
-        // Now that everybody is on the way: the user's destructors.
-        drop(outgoing);
-    }
-}
-
-impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
-    fn drop(&mut self) {
-        if !self.landed {
-            self.end(Err(LoadError::Aborted));
-        }
     }
 }
 
@@ -505,8 +505,19 @@ where
         let read = |engine: &Self| engine.store.capacity() as f64;
         let write = |engine: &Self, capacity: f64| engine.store.set_capacity(capacity as u64);
         each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
+        if self.lane.is_some() {
+            let read = |engine: &Self| engine.lane.as_ref().map_or(0.0, |lane| lane.limit() as f64);
+            let write = |engine: &Self, limit: f64| {
+                if let Some(lane) = &engine.lane {
+                    lane.set_limit(limit as usize);
+                }
+            };
+            each(Knob::new(&stats::MAX_LOADS, 1.0..=Lane::MOST as f64, 1.0, &self, read, write));
+        }
     }
 }
 
 /// Locks that misses, inserts and invalidations of different keys share.
 const FLIGHT_SHARDS: usize = 32;
+/// What weighs this much or more is not stored: no shard is so large.
+const TOO_HEAVY: u32 = u32::MAX;

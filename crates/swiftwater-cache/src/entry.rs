@@ -1,59 +1,231 @@
 //! A stored value and the handle that callers get.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use swiftwater_core::Tick;
 
 use crate::{dep::Edge, stamps::Stamp};
 
 /// One value with all that decides whether it may still be served.
+///
+/// What every hit looks at stands first, beside the reference count: one cache line, most of the time.
+#[repr(C)]
 pub(crate) struct Entry<V> {
+    /// The latest ticket at which nothing that the entry depends on had moved: the one that its load started with, at
+    /// first. Raised by whoever finds it current later, so that the next one need not look.
+    stamp: AtomicU64,
+    /// Up to then nothing but the stamp has to be looked at.
+    due: AtomicU64,
     pub(crate) value: V,
-    pub(crate) edges: Box<[Edge]>,
-    pub(crate) stamp: Stamp,
-    pub(crate) expires: Tick,
-    /// As the weigher said when the entry was made: the store asks again whenever it moves an entry.
-    pub(crate) weight: u64,
+    body: Body,
 }
+
+/// Without a weak count: it would not be used, and eight bytes fewer fit a smaller block of the allocator.
+pub(crate) type Held<V> = triomphe::Arc<Entry<V>>;
+
+/// The weight, as the weigher said when the entry was made, since the store asks again whenever it moves an entry; and the
+/// dependencies, in place where nothing else has to be said.
+enum Body {
+    /// It expires when it is due.
+    Plain {
+        weight: u32,
+        edges: [Edge; FEW],
+    },
+    Rich {
+        weight: u32,
+        rest: Box<Rest>,
+    },
+}
+
+struct Rest {
+    edges: Box<[Edge]>,
+    times: Times,
+}
+
+/// When an entry is what.
+pub(crate) struct Times {
+    /// From then on it may not be served as fresh.
+    pub(crate) expires: Tick,
+    pub(crate) extra: Option<Extra>,
+}
+
+/// What only some regions have to know of an entry; all in nanoseconds of the cache's clock.
+pub(crate) struct Extra {
+    /// From then on nobody has asked for it for too long.
+    idle_end: AtomicU64,
+    /// From then on it is to be loaded anew when asked for.
+    refresh_at: AtomicU64,
+    /// Until then no load is to be tried in its place, since one has failed.
+    retry_at: AtomicU64,
+}
+
+impl Extra {
+    pub(crate) fn new(idle_end: Tick, refresh_at: Tick) -> Self {
+        let word = |tick: Tick| AtomicU64::new(tick.as_nanos());
+        Self { idle_end: word(idle_end), refresh_at: word(refresh_at), retry_at: AtomicU64::new(0) }
+    }
+
+    // Relaxed, all of them: each is a time by itself, and a race between two of them costs a load more or less.
+
+    pub(crate) fn idle_end(&self) -> Tick {
+        Tick::from_nanos(self.idle_end.load(Relaxed))
+    }
+
+    pub(crate) fn touch(&self, idle_end: Tick) {
+        self.idle_end.fetch_max(idle_end.as_nanos(), Relaxed);
+    }
+
+    pub(crate) fn refresh_at(&self) -> Tick {
+        Tick::from_nanos(self.refresh_at.load(Relaxed))
+    }
+
+    pub(crate) fn set_refresh_at(&self, tick: Tick) {
+        self.refresh_at.store(tick.as_nanos(), Relaxed);
+    }
+
+    pub(crate) fn retry_at(&self) -> Tick {
+        Tick::from_nanos(self.retry_at.load(Relaxed))
+    }
+
+    pub(crate) fn set_retry_at(&self, tick: Tick) {
+        self.retry_at.store(tick.as_nanos(), Relaxed);
+    }
+}
+
+impl<V> Entry<V> {
+    pub(crate) fn new(value: V, edges: &[Edge], stamp: Stamp, times: Times, weight: u32) -> Self {
+        // Whoever looks for the first time sets it right.
+        let due = if times.extra.is_some() { 0 } else { times.expires.as_nanos() };
+        let body = match (edges, &times.extra) {
+            ([], None) => Body::Plain { weight, edges: [Edge::NONE; FEW] },
+            ([one], None) => Body::Plain { weight, edges: [*one, Edge::NONE] },
+            ([one, other], None) => Body::Plain { weight, edges: [*one, *other] },
+            _ => Body::Rich { weight, rest: Box::new(Rest { edges: edges.into(), times }) },
+        };
+        Self { stamp: AtomicU64::new(stamp.number()), due: AtomicU64::new(due), value, body }
+    }
+
+    pub(crate) fn edges(&self) -> &[Edge] {
+        match &self.body {
+            Body::Plain { edges, .. } => {
+                let end = edges.iter().position(|edge| *edge == Edge::NONE);
+                &edges[..end.unwrap_or(FEW)]
+            }
+            Body::Rich { rest, .. } => &rest.edges,
+        }
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        match self.body {
+            Body::Plain { weight, .. } | Body::Rich { weight, .. } => weight,
+        }
+    }
+
+    /// From then on it may not be served as fresh.
+    pub(crate) fn expires(&self) -> Tick {
+        match &self.body {
+            Body::Plain { .. } => self.due(),
+            Body::Rich { rest, .. } => rest.times.expires,
+        }
+    }
+
+    /// What only some regions have to know.
+    pub(crate) fn extra(&self) -> Option<&Extra> {
+        match &self.body {
+            Body::Plain { .. } => None,
+            Body::Rich { rest, .. } => rest.times.extra.as_ref(),
+        }
+    }
+
+    // Relaxed, all of these: the two words say what is true of the rest of the entry, which never changes, and was published
+    // with it. Of two who write at once either one's word is true.
+
+    #[inline]
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::from_number(self.stamp.load(Relaxed))
+    }
+
+    pub(crate) fn restamp(&self, stamp: Stamp) {
+        self.stamp.store(stamp.number(), Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn due(&self) -> Tick {
+        Tick::from_nanos(self.due.load(Relaxed))
+    }
+
+    /// For an entry with an extra.
+    pub(crate) fn set_due(&self, due: Tick) {
+        self.due.store(due.as_nanos(), Relaxed);
+    }
+}
+
+/// As many dependencies as most entries have; more would make every entry larger.
+const FEW: usize = 2;
 
 /// A value from a region: shared, not copied. It dereferences to the value and stays readable however long it is
 /// kept, whatever is invalidated meanwhile. Cloning costs one increment.
-pub struct Hit<V>(pub(crate) Arc<Entry<V>>);
+pub struct Hit<V> {
+    pub(crate) entry: Held<V>,
+    pub(crate) stale: bool,
+}
+
+impl<V> Hit<V> {
+    pub(crate) fn fresh(entry: Held<V>) -> Self {
+        Self { entry, stale: false }
+    }
+
+    pub(crate) fn stale(entry: Held<V>) -> Self {
+        Self { entry, stale: true }
+    }
+
+    /// Whether the value had expired, or had been invalidated [softly](crate::Change::soft), when it was served: because
+    /// the region was told to serve such ones while it loads anew, or where it cannot load.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+}
 
 impl<V> Clone for Hit<V> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { entry: self.entry.clone(), stale: self.stale }
     }
 }
 
 impl<V> Deref for Hit<V> {
     type Target = V;
 
+    #[inline]
     fn deref(&self) -> &V {
-        &self.0.value
+        &self.entry.value
     }
 }
 
 impl<V> AsRef<V> for Hit<V> {
     fn as_ref(&self) -> &V {
-        &self.0.value
+        self
     }
 }
 
 impl<V: fmt::Debug> fmt::Debug for Hit<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Hit").field(&self.0.value).finish()
+        f.debug_struct("Hit").field("value", &**self).field("stale", &self.stale).finish()
     }
 }
 
 impl<V: fmt::Display> fmt::Display for Hit<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.value.fmt(f)
+        (**self).fmt(f)
     }
 }
 
 impl<V: PartialEq> PartialEq<V> for Hit<V> {
     fn eq(&self, other: &V) -> bool {
-        self.0.value == *other
+        **self == *other
     }
 }

@@ -57,6 +57,8 @@ impl AsError for AnyError {
 pub enum LoadError<E> {
     /// The load's task was dropped before it ended: its runtime shut down.
     Aborted,
+    /// As many loads as [`max_loads`](crate::RegionBuilder::max_loads) allows are running, and this one was not to wait.
+    Busy,
     /// The loader asked, directly or through other loaders, for the very entry that it is loading. Whatever it makes of this
     /// error is returned to those who wait and not stored.
     ///
@@ -65,10 +67,13 @@ pub enum LoadError<E> {
     Cycle,
     /// The loader returned this error.
     Loader(Arc<E>),
-    /// The load has to wait, and was not called from within a tokio runtime that it could go on in.
+    /// The load has to wait, and was not called from within a tokio runtime that it could go on in; or it has a
+    /// time-out, and the runtime has no timers.
     NoRuntime,
     /// The loader panicked.
     Panicked,
+    /// The load took longer than [`load_timeout`](crate::RegionBuilder::load_timeout) allows, and was dropped.
+    TimedOut,
 }
 
 impl<E> LoadError<E> {
@@ -86,10 +91,12 @@ impl<E> Clone for LoadError<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Aborted => Self::Aborted,
+            Self::Busy => Self::Busy,
             Self::Cycle => Self::Cycle,
             Self::Loader(error) => Self::Loader(error.clone()),
             Self::NoRuntime => Self::NoRuntime,
             Self::Panicked => Self::Panicked,
+            Self::TimedOut => Self::TimedOut,
         }
     }
 }
@@ -98,10 +105,12 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aborted => f.write_str("Aborted"),
+            Self::Busy => f.write_str("Busy"),
             Self::Cycle => f.write_str("Cycle"),
             Self::Loader(error) => f.debug_tuple("Loader").field(error).finish(),
             Self::NoRuntime => f.write_str("NoRuntime"),
             Self::Panicked => f.write_str("Panicked"),
+            Self::TimedOut => f.write_str("TimedOut"),
         }
     }
 }
@@ -110,10 +119,12 @@ impl<E> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Aborted => "the load was aborted, its runtime shut down",
+            Self::Busy => "too many loads of the region are running",
             Self::Cycle => "the loader waits for the entry that it is loading",
             Self::Loader(_) => "the loader failed",
             Self::NoRuntime => "the load has to wait, but there is no tokio runtime here",
             Self::Panicked => "the loader panicked",
+            Self::TimedOut => "the loader took too long",
         })
     }
 }

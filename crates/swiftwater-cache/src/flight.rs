@@ -3,36 +3,58 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
+    },
 };
 
 use tokio::sync::Notify;
 
-use crate::{entry::Entry, error::LoadError, scope::Scope, stamps::Stamp};
+use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp};
 
 /// What a load ends with.
-pub(crate) type Landed<V, E> = Result<Arc<Entry<V>>, LoadError<E>>;
+pub(crate) type Landed<V, E> = Result<Held<V>, LoadError<E>>;
 
 /// A load that others may join.
 pub(crate) struct Flight<V, E> {
-    /// Taken before the loader ran.
-    pub(crate) stamp: Stamp,
+    /// Taken before the loader runs; the lowest there is until then. Ordered by what lands and is waited for.
+    stamp: AtomicU64,
     pub(crate) scope: Scope,
     landed: OnceLock<Landed<V, E>>,
-    joiners: Notify,
+    /// Made by the first who has to wait.
+    joiners: OnceLock<Notify>,
 }
 
 impl<V, E> Flight<V, E> {
     /// For a load of the cache that has this identity.
-    pub(crate) fn new(stamp: Stamp, cache: usize) -> Self {
-        Self { stamp, scope: Scope::new(cache), landed: OnceLock::new(), joiners: Notify::new() }
+    pub(crate) fn new(cache: usize) -> Self {
+        let stamp = AtomicU64::new(0);
+        Self { stamp, scope: Scope::new(cache), landed: OnceLock::new(), joiners: OnceLock::new() }
+    }
+
+    pub(crate) fn begin(&self, stamp: Stamp) {
+        self.stamp.store(stamp.number(), Relaxed);
+    }
+
+    /// What is invalidated after it the load may not have seen.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::from_number(self.stamp.load(Relaxed))
     }
 
     /// Wakes everybody with the result. Only the first call counts.
     pub(crate) fn land(&self, result: Landed<V, E>) {
         // The leader lands it once; its guard lands `Aborted` only where the leader did not come so far.
         let _ = self.landed.set(result);
-        self.joiners.notify_waiters();
+        // Whoever looks for a result before waiting and has not found this one has made the `Notify` before that.
+        fence(SeqCst);
+        if let Some(joiners) = self.joiners.get() {
+            joiners.notify_waiters();
+        }
     }
 
     pub(crate) fn has_landed(&self) -> bool {
@@ -41,8 +63,12 @@ impl<V, E> Flight<V, E> {
 
     /// Waits for the end of the load. Dropping the future leaves the load alone.
     pub(crate) async fn landed(&self) -> &Landed<V, E> {
-        // Asked for before looking, so that a landing in between is not missed.
-        let landing = self.joiners.notified();
+        if let Some(result) = self.landed.get() {
+            return result;
+        }
+        // Asked for before looking again, so that a landing in between is not missed.
+        let landing = self.joiners.get_or_init(Notify::new).notified();
+        fence(SeqCst);
         if let Some(result) = self.landed.get() {
             return result;
         }
@@ -53,7 +79,7 @@ impl<V, E> Flight<V, E> {
 
 impl<V, E> fmt::Debug for Flight<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight").field("stamp", &self.stamp).field("landed", &self.has_landed()).finish()
+        f.debug_struct("Flight").field("stamp", &self.stamp()).field("landed", &self.has_landed()).finish()
     }
 }
 

@@ -86,24 +86,35 @@
 
 mod builder;
 mod cache;
+mod change;
 mod dep;
 mod engine;
 mod entry;
 mod error;
 mod flight;
+mod lane;
 mod layer;
+mod links;
+mod load;
+mod policy;
 mod region;
+mod relaxed;
 mod scope;
 mod stamps;
 mod stats;
 mod store;
 mod sync;
+mod writing;
 
 pub use builder::{Builder, RegionBuilder};
 pub use cache::{Cache, Invalidation, Reach};
+pub use change::Change;
 pub use dep::{Dep, MAX_EDGES};
 pub use entry::Hit;
 pub use error::{AnyError, AsError, LoadError};
+pub use lane::Excess;
 pub use layer::{Layer, LayerError, LayerKey};
-pub use region::{Region, Within};
+pub use links::LinkError;
+pub use region::{Loaded, Region, Within};
 pub use scope::{LoadCx, Scope};
+pub use writing::Writing;

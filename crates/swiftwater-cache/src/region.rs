@@ -6,10 +6,11 @@ use swiftwater_core::{Knob, Observe, Observer, Tunable, Visitor};
 
 use crate::{
     cache::{Invalidation, Part},
+    dep::Dep,
     engine::Engine,
     entry::Hit,
     error::{AnyError, LoadError},
-    scope::{LoadCx, Readers, Scope},
+    scope::{LoadCx, NEVER, Readers, Scope, is_loading},
 };
 
 /// A named map of a [`Cache`](crate::Cache) from `K` to `V`. A cheap handle; clones are the same region, which lives as long as any of
@@ -52,7 +53,10 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.get(key, &Readers::here(None)).map(Hit)
+        if is_loading() {
+            return self.get_within(key, None);
+        }
+        self.0.hit(key).map(Hit::fresh)
     }
 
     /// The stored value, or the one that `load` gives, which is stored. One load per key runs at a time; further callers
@@ -100,7 +104,65 @@ where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        self.load(key, load, Readers::here(None)).await
+        self.load(key, |cx, _| load(cx), None).await
+    }
+
+    /// [`get_or_load`](Self::get_or_load), where the loader is handed what is there of the key, however old, and may keep
+    /// it: as a source allows that is asked whether something has changed since.
+    ///
+    /// What is there may have expired or been invalidated; whether it is still right is for the loader to find out. What
+    /// is kept is stored as if it had been loaded now, and depends on what it did, and on what the loader declares.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Hit, Loaded, Region, dep};
+    ///
+    /// #[derive(Clone)]
+    /// struct Page { etag: u64, text: &'static str }
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let pages: Region<u64, Page> = cache.region("pages").build()?;
+    /// let page = pages
+    ///     .get_or_refresh(&1, async |_, old: Option<Hit<Page>>| match old {
+    ///         Some(old) if old.etag == 7 => Ok(Loaded::Kept(old)), // the server says: not modified
+    ///         _ => Ok(Loaded::New(Page { etag: 7, text: "hello" })),
+    ///     })
+    ///     .await?;
+    /// assert_eq!(page.text, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_refresh<Q, F, Fut>(&self, key: &Q, load: F) -> Result<Hit<V>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        V: Clone,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+    {
+        let load = |cx: LoadCx<K>, old| {
+            let scope: Scope = (*cx).clone();
+            let loading = load(cx, old);
+            async move {
+                loading.await.map(|loaded| match loaded {
+                    Loaded::Kept(old) => {
+                        scope.inherit(old.entry.edges(), NEVER);
+                        old.entry.value.clone()
+                    }
+                    Loaded::New(value) => value,
+                })
+            }
+        };
+        self.load(key, load, None).await
     }
 
     /// Stores a value that was got elsewhere, as known when it is stored: what is invalidated from then on counts.
@@ -182,18 +244,74 @@ where
         self.0.name
     }
 
-    async fn load<Q, F, Fut>(&self, key: &Q, load: F, readers: Readers) -> Result<Hit<V>, LoadError<E>>
+    /// What depends on this key: its own entry, and what was loaded from it. For [`Cache::invalidate`](crate::Cache::invalidate),
+    /// where it should be gentler than [`invalidate`](Self::invalidate); and for loaders that know of the key otherwise.
+    #[must_use]
+    pub fn dep<Q>(&self, key: &Q) -> Dep
+    where
+        K: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        self.0.depend_on_keys();
+        self.0.key_dep(key)
+    }
+
+    /// What depends on any key of the region: all its entries, and what was loaded from them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let prices: Region<u64, u32> = cache.region("prices").build()?;
+    /// prices.insert(1, 995);
+    /// cache.invalidate(prices.whole());
+    /// assert!(prices.get(&1).is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn whole(&self) -> Dep {
+        self.0.whole()
+    }
+
+    #[inline(never)]
+    fn get_within<Q>(&self, key: &Q, scope: Option<&Scope>) -> Option<Hit<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.get(key, &Readers::here(scope)).map(Hit::fresh)
+    }
+
+    async fn load<Q, F, Fut>(&self, key: &Q, load: F, scope: Option<&Scope>) -> Result<Hit<V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-        F: FnOnce(LoadCx<K>) -> Fut,
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        if let Some(entry) = self.0.get(key, &readers) {
-            return Ok(Hit(entry));
-        }
-        self.0.load(key.to_owned(), load, readers).await.map(Hit)
+        let (found, readers) = if scope.is_none() && !is_loading() {
+            match self.0.try_hit(key) {
+                Ok(entry) => return Ok(Hit::fresh(entry)),
+                Err(found) => (self.0.judge(key, found), Readers::default()),
+            }
+        } else {
+            let readers = Readers::here(scope);
+            (self.0.look(key, &readers), readers)
+        };
+        self.0.load(key.to_owned(), load, readers, found).await
     }
+}
+
+/// What a loader of [`Region::get_or_refresh`] gives.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Loaded<V> {
+    /// What was there is still right.
+    Kept(Hit<V>),
+    /// A new value.
+    New(V),
 }
 
 /// Reads of a region on behalf of a load. Made by [`Region::within`].
@@ -215,7 +333,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.region.0.get(key, &Readers::here(Some(self.scope))).map(Hit)
+        self.region.get_within(key, Some(self.scope))
     }
 
     /// [`Region::get_or_load`]; the load depends on what it gets.
@@ -234,7 +352,7 @@ where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        self.region.load(key, load, Readers::here(Some(self.scope))).await
+        self.region.load(key, |cx, _| load(cx), Some(self.scope)).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a load says about its value while it runs, and how the loads inside it add to that.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     future::Future,
     ops::Deref,
@@ -12,11 +12,13 @@ use std::{
     time::Duration,
 };
 
+use smallvec::{SmallVec, smallvec};
 use swiftwater_core::Tick;
 
 use crate::{
     dep::{Dep, Edge, MAX_EDGES},
     error::LoadError,
+    links::Links,
 };
 
 /// What a running load has declared about its value. Cloned freely; every clone speaks for the same load.
@@ -58,21 +60,25 @@ impl Scope {
         self.declared().ttl = Some(ttl);
     }
 
+    /// The load has read this key of a region.
+    pub(crate) fn depends_on_key(&self, key: Dep, region: Dep) {
+        self.declared().add(&[key.edge(), region.edge()]);
+    }
+
     /// The load has read an entry with these dependencies and this end of life.
-    pub(crate) fn inherit(&self, key: Dep, edges: &[Edge], expires: Tick) {
+    pub(crate) fn inherit(&self, edges: &[Edge], expires: Tick) {
         let mut declared = self.declared();
-        declared.add(&[key.edge()]);
         declared.add(edges);
         declared.expires = declared.expires.min(expires);
     }
 
     /// The load has read a key whose load failed: it depends on what that one had declared so far.
-    pub(crate) fn inherit_failed(&self, key: Dep, failed: &Self) {
+    pub(crate) fn inherit_failed(&self, failed: &Self) {
         let (edges, expires) = {
             let failed = failed.declared();
             (failed.edges.clone(), failed.expires)
         };
-        self.inherit(key, &edges, expires);
+        self.inherit(&edges, expires);
     }
 
     /// What the load is made of will never be fully known: its value must not be stored.
@@ -80,10 +86,16 @@ impl Scope {
         self.declared().expires = Tick::default();
     }
 
-    /// Takes what was declared, at the end of the load.
-    pub(crate) fn seal(&self) -> Declared {
+    /// Takes what was declared, at the end of the load of this key, with all that it and the key lie under.
+    pub(crate) fn seal(&self, links: &Links, key: impl FnOnce() -> Dep) -> Declared {
         let mut declared = std::mem::take(&mut *self.declared());
         declared.compact();
+        let mut above = Vec::new();
+        links.above_each(&declared.edges, key, |edge| above.push(edge));
+        if !above.is_empty() {
+            declared.add(&above);
+            declared.compact();
+        }
         declared
     }
 
@@ -105,6 +117,7 @@ impl fmt::Debug for Scope {
 }
 
 /// The loads on whose behalf something is read: the one that this thread is polling, and the one that the caller names.
+#[derive(Default)]
 pub(crate) struct Readers {
     polled: Option<Scope>,
     named: Option<Scope>,
@@ -139,7 +152,7 @@ impl Readers {
 #[derive(Debug)]
 pub(crate) struct Declared {
     /// Sorted and without doubles after `compact`, and then at most [`MAX_EDGES`].
-    pub(crate) edges: Vec<Edge>,
+    pub(crate) edges: SmallVec<[Edge; 4]>,
     /// How much is known of each dependency.
     detail: Detail,
     /// The earliest end of life of what was read.
@@ -183,14 +196,14 @@ impl Declared {
         }
         if self.edges.len() > MAX_EDGES {
             self.detail = Detail::Nothing;
-            self.edges = vec![Edge::EVERYTHING];
+            self.edges = smallvec![Edge::EVERYTHING];
         }
     }
 }
 
 impl Default for Declared {
     fn default() -> Self {
-        Self { edges: Vec::new(), detail: Detail::Exact, expires: NEVER, ttl: None }
+        Self { edges: SmallVec::new(), detail: Detail::Exact, expires: NEVER, ttl: None }
     }
 }
 
@@ -224,6 +237,14 @@ impl<K: fmt::Debug> fmt::Debug for LoadCx<K> {
 thread_local! {
     /// The scope of the innermost load that this thread is polling.
     static CURRENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
+    /// Whether there is one. Apart, because reading what has no destructor costs one load.
+    static LOADING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is polling a load.
+#[inline]
+pub(crate) fn is_loading() -> bool {
+    LOADING.get()
 }
 
 /// Runs `f` with `scope` as the current one.
@@ -231,11 +252,15 @@ fn enter<R>(scope: &Scope, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Scope>);
     impl Drop for Restore {
         fn drop(&mut self) {
+            LOADING.set(self.0.is_some());
             let inner = CURRENT.try_with(|current| current.replace(self.0.take()));
             drop(inner);
         }
     }
-    let _restore = Restore(CURRENT.try_with(|current| current.replace(Some(scope.clone()))).ok().flatten());
+    let outer = CURRENT.try_with(|current| current.replace(Some(scope.clone())));
+    // Where thread-locals have ended, as in a destructor at thread exit, nothing is declared by itself.
+    LOADING.set(outer.is_ok());
+    let _restore = Restore(outer.ok().flatten());
     f()
 }
 

@@ -1,12 +1,15 @@
 //! Version stamps: how an invalidation is seen by every entry at once, without touching one.
 //!
 //! There is one counter, the *ticket*, and a fixed table of *cells*; a dependency's hash selects its cell. (Two cells: one
-//! for its name, one for its kind, which entries with very many dependencies keep instead.)
+//! for its name, one for its kind, which entries with very many dependencies keep instead. A key has a third, see
+//! [`Edge::own`]. Whole regions and the whole cache have cells apart, where no name can disturb them.)
 //!
 //! - A load reads the ticket before it starts: its stamp `s`.
 //! - `invalidate(d)` raises d's cell to `v = ticket + 1` and *then* moves the ticket from `v - 1` to `v`. If somebody else
 //!   moved the ticket meanwhile, it starts over with the larger number.
-//! - An entry is current while every cell of its dependencies is at most its stamp.
+//! - An entry is current while every cell of its dependencies is at most its stamp. Whoever finds it so, having read the
+//!   ticket *before*, may raise the entry's stamp to that ticket: nothing that it depends on has moved up to there. While
+//!   the ticket stands where the stamp says, nobody need look at cells.
 //!
 //! Why that is enough:
 //!
@@ -19,6 +22,9 @@
 //!    invalidation up to that stamp was visible when the entry was checked, and later ones are above the stamp. With the
 //!    ticket moved first (fetch-and-add, then the cell), an entry checked between the two would smuggle the past into
 //!    a younger one.
+//!
+//! 4. *An entry whose stamp is the present ticket is current.* Its stamp was taken or raised by somebody who had read that
+//!    ticket, and so saw every invalidation up to it (3), and there have been no later ones that have returned.
 //!
 //! Two names in one cell, and a reader that sees the cell before the ticket, cost a load too many, never a stale value.
 //! Memory is the table, whatever is invalidated.
@@ -33,70 +39,124 @@ use crate::{
 
 pub(crate) struct Stamps {
     ticket: AtomicU64,
+    all: AtomicU64,
     exact: Box<[AtomicU64]>,
     coarse: Box<[AtomicU64]>,
+    wholes: Box<[AtomicU64]>,
     exact_bits: u32,
     coarse_bits: u32,
+    whole_bits: u32,
 }
 
-/// The ticket as it was when a load started.
+/// The ticket as it was when a load started, or an entry was found current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    #[inline]
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    #[inline]
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
 
 impl Stamps {
     /// With `2^exact_bits` cells for names and `2^coarse_bits` for kinds: apart, so that a kind which is invalidated all
     /// the time disturbs no name. 1 to 32 and 1 to 16 bits.
     pub(crate) fn new(exact_bits: u32, coarse_bits: u32) -> Self {
         let cells = |bits: u32| (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect();
+        let whole_bits = coarse_bits.min(WHOLE_BITS);
         Self {
             ticket: AtomicU64::new(0),
+            all: AtomicU64::new(0),
             exact: cells(exact_bits),
             coarse: cells(coarse_bits),
+            wholes: cells(whole_bits),
             exact_bits,
             coarse_bits,
+            whole_bits,
         }
     }
 
     /// The stamp for a load that starts now.
+    #[inline]
     pub(crate) fn now(&self) -> Stamp {
         // Acquire: what an invalidation up to this ticket followed, and its cells, are visible to the load (2 and 3).
         Stamp(self.ticket.load(Acquire))
     }
 
     /// Every load that has started until now, and depends on `dep`, is the past.
-    pub(crate) fn invalidate(&self, dep: Dep) {
-        let (exact, coarse) = (self.cell(dep.edge()), self.cell(dep.edge().coarse()));
+    pub(crate) fn invalidate(&self, dep: Dep) -> Stamp {
+        let edge = dep.edge();
+        let own = (edge.form() == Form::Key).then(|| self.cell(edge.own()));
+        self.raise([Some(self.cell(edge)), own, self.coarse_cell(edge)])
+    }
+
+    /// A key has a new value: what was made of the old one is the past, the key's own entry is not.
+    pub(crate) fn supersede(&self, key: Dep) -> Stamp {
+        self.raise([Some(self.cell(key.edge())), None, self.coarse_cell(key.edge())])
+    }
+
+    fn raise(&self, cells: [Option<&AtomicU64>; 3]) -> Stamp {
+        self.advance(|version| {
+            // Relaxed: published by the exchange in `advance`, or by the caller's own news that the call returned. A
+            // maximum, since another invalidation may have raised the cell further.
+            for cell in cells.into_iter().flatten() {
+                cell.fetch_max(version, Relaxed);
+            }
+        })
+    }
+
+    /// Moves the ticket by one, to a version that `write` has been called with before; the last one, if it was called
+    /// more than once.
+    pub(crate) fn advance(&self, mut write: impl FnMut(u64)) -> Stamp {
         let mut before = self.ticket.load(Relaxed);
         loop {
-            // Relaxed: published by the exchange below, or by the caller's own news that the call returned. A maximum,
-            // since another invalidation may have raised the cell further.
-            exact.fetch_max(before + 1, Relaxed);
-            coarse.fetch_max(before + 1, Relaxed);
-            // AcqRel: releases the cells and the caller's change of the source; acquires, so that the release sequence
-            // carries those of every earlier ticket.
+            write(before + 1);
+            // AcqRel: releases what was written and the caller's change of the source; acquires, so that the release
+            // sequence carries those of every earlier ticket.
             match self.ticket.compare_exchange_weak(before, before + 1, AcqRel, Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return Stamp(before + 1),
                 Err(now) => before = now,
             }
         }
     }
 
-    /// Whether nothing in `edges` has been invalidated since `stamp`.
+    /// Whether none of `edges` has been invalidated since `stamp`.
     pub(crate) fn current(&self, edges: &[Edge], stamp: Stamp) -> bool {
+        edges.iter().all(|edge| self.is_current(*edge, stamp))
+    }
+
+    #[inline]
+    pub(crate) fn is_current(&self, edge: Edge, stamp: Stamp) -> bool {
         // Relaxed: a get that starts after an invalidation returned has learnt of that from the caller, which orders
-        // these reads after its writes; and proof 3 rests on the ticket's acquire.
-        edges.iter().all(|edge| self.cell(*edge).load(Relaxed) <= stamp.0)
+        // these reads after its writes; and proofs 3 and 4 rest on the ticket's acquire.
+        self.cell(edge).load(Relaxed) <= stamp.0
     }
 
     fn cell(&self, edge: Edge) -> &AtomicU64 {
         match edge.form() {
+            Form::All => &self.all,
             // Whatever is invalidated moves the ticket.
             Form::Everything => &self.ticket,
+            Form::Key | Form::Name => &self.exact[edge.mixed(self.exact_bits)],
             Form::Kind => &self.coarse[edge.upper(self.coarse_bits)],
-            Form::Name => &self.exact[edge.mixed(self.exact_bits)],
+            Form::Whole => &self.wholes[edge.upper(self.whole_bits)],
         }
     }
+
+    /// Of what entries keep that have too many dependencies of the kind of this one.
+    fn coarse_cell(&self, edge: Edge) -> Option<&AtomicU64> {
+        (edge.form() != Form::All).then(|| &self.coarse[edge.upper(self.coarse_bits)])
+    }
 }
+
+/// 256 cells for whole regions.
+const WHOLE_BITS: u32 = 8;
 
 /// Models: `RUSTFLAGS="--cfg swiftwater_loom" cargo test -p swiftwater-cache --lib --release`.
 #[cfg(all(test, swiftwater_loom))]
@@ -154,13 +214,22 @@ mod models {
             self.get(&self.derived, || self.base())
         }
 
-        /// A get as the region does it: check, load with the stamp from before, store, and check once more on every
-        /// later get. It must not give 0 if it began after the invalidation had returned.
+        /// A get as the region does it: check, raise the stamp of what was found current, load with the stamp from before,
+        /// store, and check once more on every later get. It must not give 0 if it began after the invalidation had returned.
         fn get(&self, slot: &Slot, load: impl FnOnce() -> u64) -> u64 {
             let after = self.invalidated.load(Ordering::Acquire);
+            let ticket = self.stamps.now();
             let stored = *slot.lock().expect("no holder panics");
             let value = match stored {
-                Some((value, stamp)) if self.stamps.current(&Self::edges(), stamp) => value,
+                Some((value, stamp)) if stamp == ticket => value,
+                Some((value, stamp)) if self.stamps.current(&Self::edges(), stamp) => {
+                    // Unless another value has come; a raised stamp is a promise about this one.
+                    let mut slot = slot.lock().expect("no holder panics");
+                    if *slot == stored && stamp < ticket {
+                        *slot = Some((value, ticket));
+                    }
+                    value
+                }
                 _ => {
                     let stamp = self.stamps.now();
                     let value = load();
@@ -209,6 +278,26 @@ mod models {
             world.derived();
             threads.into_iter().for_each(|thread| thread.join().expect("no model panics"));
             assert_eq!(world.derived(), 1);
+        });
+    }
+
+    /// Other invalidations move the ticket, so that stamps are raised while the one that matters is made.
+    #[test]
+    fn a_raised_stamp_hides_no_invalidation() {
+        check(|| {
+            let world = World::new();
+            world.base();
+            world.stamps.invalidate(Dep::of("other"));
+            let threads = [World::base, World::change].map(|run| {
+                let world = world.clone();
+                thread::spawn(move || {
+                    run(&world);
+                })
+            });
+            world.stamps.invalidate(Dep::of("another"));
+            world.base();
+            threads.into_iter().for_each(|thread| thread.join().expect("no model panics"));
+            assert_eq!(world.base(), 1);
         });
     }
 

@@ -25,7 +25,9 @@ counters! {
     misses_expired MISSES_EXPIRED "lookups that found a value beyond its lifetime";
     misses_stale MISSES_STALE "lookups that found a value with an invalidated dependency";
     misses_off MISSES_OFF "lookups while the region was switched off";
+    stale_served STALE_SERVED "callers who got a value that had expired or was invalidated softly, as the region allows";
     loads LOADS "loaders run";
+    refreshes REFRESHES "of these, in the background";
     load_failures LOAD_FAILURES "loaders that gave an error or panicked";
     joins JOINS "callers who waited for a load that was running already";
     unstored UNSTORED "loaded values that were not stored because something moved meanwhile, or for want of a lifetime";
@@ -35,6 +37,7 @@ counters! {
 }
 
 pub(crate) static MODE: Desc = Desc::new("mode", Unit::Count, "on or off");
+pub(crate) static MAX_LOADS: Desc = Desc::new("max_loads", Unit::Count, "how many loads may run at a time");
 pub(crate) static ENTRIES: Desc = Desc::new("entries", Unit::Count, "values in memory, served or not");
 pub(crate) static WEIGHT: Desc = Desc::new("weight", Unit::Count, "weight of the values in memory");
 pub(crate) static CAPACITY: Desc =

@@ -1,19 +1,19 @@
 //! The typed memory store: quick_cache, with the values that an operation pushes out handed back, so that no destructor
 //! of the user's runs under a lock of ours.
 
-use std::{borrow::Borrow, hash::Hash, sync::Arc};
+use std::{borrow::Borrow, hash::Hash};
 
 use foldhash::fast::RandomState;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use crate::entry::Entry;
+use crate::entry::Held;
 
-pub(crate) struct Store<K, V>(Cache<K, Arc<Entry<V>>, Weight, RandomState, Outgoing>);
+pub(crate) struct Store<K, V>(Cache<K, Held<V>, Weight, RandomState, Outgoing>);
 
 /// What left the store: to be dropped where no lock is held.
 pub(crate) struct Evicted<K, V> {
     /// Replaced, evicted, rejected, removed.
-    pub(crate) entries: Vec<(K, Arc<Entry<V>>)>,
+    pub(crate) entries: Vec<(K, Held<V>)>,
     /// How many of them had to go for lack of room.
     pub(crate) evicted: u64,
 }
@@ -35,7 +35,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
     }
 
     #[inline]
-    pub(crate) fn get<Q>(&self, key: &Q) -> Option<Arc<Entry<V>>>
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<Held<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -44,7 +44,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
     }
 
     /// Stores the entry, or not if it is heavier than a shard may hold; the old one of that key leaves in either case.
-    pub(crate) fn insert(&self, key: K, entry: Arc<Entry<V>>) -> Evicted<K, V> {
+    pub(crate) fn insert(&self, key: K, entry: Held<V>) -> Evicted<K, V> {
         let mut evicted = Evicted::default();
         self.0.insert_with_lifecycle(key, entry, &mut evicted);
         evicted
@@ -59,12 +59,12 @@ impl<K: Hash + Eq, V> Store<K, V> {
     }
 
     /// Removes the entry unless another has taken its place.
-    pub(crate) fn remove_exactly<Q>(&self, key: &Q, entry: &Arc<Entry<V>>) -> Option<(K, Arc<Entry<V>>)>
+    pub(crate) fn remove_exactly<Q>(&self, key: &Q, entry: &Held<V>) -> Option<(K, Held<V>)>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.remove_if(key, |stored| Arc::ptr_eq(stored, entry))
+        self.0.remove_if(key, |stored| Held::ptr_eq(stored, entry))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -88,9 +88,9 @@ impl<K: Hash + Eq, V> Store<K, V> {
 #[derive(Clone)]
 struct Weight;
 
-impl<K, V> Weighter<K, Arc<Entry<V>>> for Weight {
-    fn weight(&self, _: &K, entry: &Arc<Entry<V>>) -> u64 {
-        entry.weight
+impl<K, V> Weighter<K, Held<V>> for Weight {
+    fn weight(&self, _: &K, entry: &Held<V>) -> u64 {
+        entry.weight().into()
     }
 }
 
@@ -98,14 +98,14 @@ impl<K, V> Weighter<K, Arc<Entry<V>>> for Weight {
 #[derive(Clone)]
 struct Outgoing;
 
-impl<K, V> Lifecycle<K, Arc<Entry<V>>> for Outgoing {
+impl<K, V> Lifecycle<K, Held<V>> for Outgoing {
     type RequestState = Evicted<K, V>;
 
-    fn before_evict(&self, outgoing: &mut Evicted<K, V>, _: &K, _: &mut Arc<Entry<V>>) {
+    fn before_evict(&self, outgoing: &mut Evicted<K, V>, _: &K, _: &mut Held<V>) {
         outgoing.evicted += 1; // not called for what is merely replaced
     }
 
-    fn on_evict(&self, outgoing: &mut Evicted<K, V>, key: K, entry: Arc<Entry<V>>) {
+    fn on_evict(&self, outgoing: &mut Evicted<K, V>, key: K, entry: Held<V>) {
         outgoing.entries.push((key, entry));
     }
 }

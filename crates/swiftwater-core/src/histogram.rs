@@ -4,8 +4,9 @@ use std::{array, fmt, ops::RangeInclusive, time::Duration};
 
 use crate::{
     Distribution,
-    stripes::{Stripes, this_thread},
+    stripes::Stripes,
     sync::{AtomicU64, OnceLock, Ordering::Relaxed},
+    threads::this_thread,
 };
 
 /// Counts of values by size, written by hot paths: any `u64`, in buckets narrow enough that a quantile is at most 1/16
@@ -93,7 +94,7 @@ impl Histogram {
 
     // Relaxed throughout: nothing is published through a count; see `stripes` for why reads are right.
     #[inline]
-    fn record_as(&self, thread: impl Fn() -> usize, value: u64) {
+    fn record_as(&self, thread: impl Fn() -> u32, value: u64) {
         let bucket = bucket_of(value);
         if let Some(own) = self.stripes.get(&thread) {
             let table = table(own);
@@ -114,7 +115,7 @@ impl Histogram {
     /// The record is counted; only its value has still to go to a sum.
     #[cold]
     #[inline(never)]
-    fn part_ways(&self, thread: usize, value: u64) {
+    fn part_ways(&self, thread: u32, value: u64) {
         table(self.stripes.get_or_set_up(thread)).add_to_sum(value);
     }
 

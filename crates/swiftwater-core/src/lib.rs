@@ -51,14 +51,14 @@
 //! | Call | What it does |
 //! |---|---|
 //! | [`Clock::now`] | coarse, manual: one load; system: reads the system's clock; custom: calls its function |
-//! | [`Counter::add`] | one atomic operation, alone or striped; 32 bytes, striped 1 to 8 KiB more |
+//! | [`Counter::add`] | two loads and a store, for the first thread and once it is striped; 48 bytes, striped 1 to 8 KiB more |
 //! | [`Histogram::record`] | two atomic operations; 40 bytes, 7.8 KiB once it records, striped 7.8 KiB per recording thread |
 //! | [`Pass::enter`] and [`Pass::finish`] | what the gate does; through `&dyn` two virtual calls more, through an `Arc` its count, too |
 //! | [`Observe::observe`] | a few loads per reading, no allocation |
 //! | [`Registry::prometheus`] | allocates the page: for a scraper, not for a request |
 //!
-//! A counter or a histogram is striped once two threads were caught in it at the same moment; the one call that finds
-//! out allocates the stripes. One thread exists at most: the ticker of [`Clock::coarse`], which starts with the first
+//! A counter is striped once other threads than the first have come often, a histogram once two were caught in it at the
+//! same moment; the one call that finds out allocates the stripes. One thread exists at most: the ticker of [`Clock::coarse`], which starts with the first
 //! read and ends when nobody reads. Measured beside the naive rivals in `benches/results/core.md` of the repository.
 //!
 //! # Limits
@@ -92,6 +92,7 @@ mod observe;
 mod registry;
 mod stripes;
 mod sync;
+mod threads;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Hand, Tick};

@@ -1,21 +1,13 @@
 //! One cell per thread, more or less: where threads write that would otherwise fight for one cache line.
 //!
-//! Both users start with a single cell and write to it by compare-exchange. A failed exchange means that two threads
-//! were there at once; only then are the stripes set up, once and for good, and every thread that has seen them writes to
-//! its own. What the single cell holds stays where it is, so nothing moves and nothing can be lost on the way: a sum is
-//! always the single cell plus all stripes.
+//! Both users start with a single cell, and set the stripes up once several threads come, once and for good. What the
+//! single cell holds stays where it is, so nothing moves and nothing can be lost on the way: a sum is always the single cell
+//! plus all stripes.
 //!
 //! Why reads are monotone and complete: each cell only grows, a thread never reads an older value of a cell than it has
 //! read or been told of before (coherence), and stripes that were seen once are seen for ever.
 
-use std::{
-    cell::Cell,
-    sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    thread,
-};
+use std::{sync::LazyLock, thread};
 
 use crate::sync::OnceLock;
 
@@ -27,18 +19,27 @@ impl<T: Default> Stripes<T> {
         Self(OnceLock::new())
     }
 
-    /// The cell of a thread, once there are stripes.
+    /// The cell of a thread, once there are stripes: perhaps with others.
     #[inline]
-    pub(crate) fn get(&self, thread: impl FnOnce() -> usize) -> Option<&T> {
+    pub(crate) fn get(&self, thread: impl FnOnce() -> u32) -> Option<&T> {
         self.0.get().map(|cells| pick(cells, thread()))
     }
 
-    /// The cell of a thread; sets the stripes up if need be.
+    /// The cell that this thread has for itself, if there are stripes and it has one.
+    #[inline]
+    pub(crate) fn get_alone(&self, thread: u32) -> Option<&T> {
+        self.0.get()?.get(thread as usize)
+    }
+
+    /// The cell of a thread, perhaps with others; sets the stripes up if need be.
     #[cold]
     #[inline(never)]
-    pub(crate) fn get_or_set_up(&self, thread: usize) -> &T {
-        let cells = self.0.get_or_init(|| (0..*STRIPES).map(|_| T::default()).collect());
-        pick(cells, thread)
+    pub(crate) fn get_or_set_up(&self, thread: u32) -> &T {
+        pick(self.set_up(), thread)
+    }
+
+    pub(crate) fn set_up(&self) -> &[T] {
+        self.0.get_or_init(|| (0..*STRIPES).map(|_| T::default()).collect())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -46,30 +47,10 @@ impl<T: Default> Stripes<T> {
     }
 }
 
-/// The number of the calling thread: 0, 1, 2 and so on, in the order in which threads first ask.
 #[inline]
-pub(crate) fn this_thread() -> usize {
-    thread_local! {
-        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
-    #[cold]
-    fn draw() -> usize {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        // Relaxed: the number only picks a cell.
-        let number = NEXT.fetch_add(1, Relaxed);
-        NUMBER.set(number);
-        number
-    }
-    match NUMBER.get() {
-        usize::MAX => draw(),
-        number => number,
-    }
-}
-
-#[inline]
-fn pick<T>(cells: &[T], thread: usize) -> &T {
+fn pick<T>(cells: &[T], thread: u32) -> &T {
     // The length is a power of two.
-    &cells[thread & (cells.len() - 1)]
+    &cells[thread as usize & (cells.len() - 1)]
 }
 
 /// Alone on its cache lines: two of them, because processors fetch lines in pairs.
@@ -111,13 +92,6 @@ mod tests {
         assert_ne!(cell(0), cell(1));
         assert_eq!(cell(1), cell(1 + 64), "a thread beyond the last cell shares");
         assert_eq!(stripes.iter().count(), *STRIPES);
-        assert!(cell(usize::MAX).addr().abs_diff(cell(0).addr()) >= 128);
-    }
-
-    #[test]
-    fn a_thread_keeps_its_number_and_another_has_another() {
-        let here = this_thread();
-        assert_eq!(this_thread(), here);
-        assert_ne!(thread::spawn(this_thread).join().unwrap(), here);
+        assert!(cell(u32::MAX).addr().abs_diff(cell(0).addr()) >= 128);
     }
 }

@@ -3,7 +3,7 @@
 #[cfg(not(all(test, swiftwater_loom)))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard, OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(all(test, swiftwater_loom))]
@@ -11,8 +11,22 @@ pub(crate) use self::model::OnceLock;
 #[cfg(all(test, swiftwater_loom))]
 pub(crate) use loom::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
+
+/// Adds to a count that only the calling thread writes: a load and a store, for what a plain addition costs.
+// Relaxed: nothing is published through a count.
+#[cfg(not(all(test, swiftwater_loom)))]
+#[inline]
+pub(crate) fn add_alone(count: &AtomicU64, more: u64) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+/// In one step, because the checker overlooks a reader between a thread's load and its store of the same word.
+#[cfg(all(test, swiftwater_loom))]
+pub(crate) fn add_alone(count: &AtomicU64, more: u64) {
+    count.fetch_add(more, Ordering::Relaxed);
+}
 
 /// loom has no `OnceLock`: this one shows the checker what std's promises and no more, so that a model sees threads that
 /// have not heard of the value yet.

@@ -62,6 +62,6 @@ fn what_travels_by_value_is_small() {
     assert_eq!(size_of::<Rejected>(), 8);
     assert_eq!(size_of::<Token>(), 8);
     assert_eq!(size_of::<Tick>(), 8);
-    assert_eq!(size_of::<Counter>(), 32);
+    assert_eq!(size_of::<Counter>(), 48);
     assert_eq!(size_of::<Histogram>(), 40);
 }

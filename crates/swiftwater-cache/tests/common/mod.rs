@@ -9,7 +9,11 @@ use std::{
 
 use swiftwater_cache::{Cache, Region};
 use swiftwater_core::{Desc, Observe, Visitor};
-use tokio::{sync::oneshot, task::yield_now};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    task::{JoinHandle, yield_now},
+};
 
 pub(crate) fn cache() -> Cache {
     Cache::builder().build().expect("the defaults are valid")
@@ -17,6 +21,11 @@ pub(crate) fn cache() -> Cache {
 
 pub(crate) fn region<V: Send + Sync + 'static>(cache: &Cache, name: &'static str) -> Region<u64, V> {
     cache.region(name).build().expect("the defaults are valid")
+}
+
+/// A task of the test's runtime.
+pub(crate) fn spawn<F: Future<Output: Send> + Send + 'static>(task: F) -> JoinHandle<F::Output> {
+    Handle::current().spawn(task)
 }
 
 /// Lets every other task of a current-thread runtime run until all of them wait.

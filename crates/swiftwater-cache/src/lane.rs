@@ -1,0 +1,90 @@
+//! How many loads of a region may run at a time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What becomes of a load while as many as [`max_loads`](crate::RegionBuilder::max_loads) allows are running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Excess {
+    /// It fails with [`LoadError::Busy`](crate::LoadError::Busy), as do all who wait for it.
+    Fail,
+    /// It waits for its turn, first come, first served.
+    #[default]
+    Wait,
+}
+
+pub(crate) struct Lane {
+    places: Arc<Semaphore>,
+    limit: Arc<Mutex<Limit>>,
+    pub(crate) excess: Excess,
+}
+
+struct Limit {
+    wanted: usize,
+    /// Places that are taken and are not to be given back, since the limit was lowered meanwhile.
+    owed: usize,
+}
+
+/// A place in the lane, given back when dropped.
+pub(crate) struct Place {
+    permit: Option<OwnedSemaphorePermit>,
+    limit: Arc<Mutex<Limit>>,
+}
+
+impl Lane {
+    pub(crate) const MOST: usize = 1 << 20;
+
+    pub(crate) fn new(wanted: usize, excess: Excess) -> Self {
+        let limit = Arc::new(Mutex::new(Limit { wanted, owed: 0 }));
+        Self { places: Arc::new(Semaphore::new(wanted)), limit, excess }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        lock(&self.limit).wanted
+    }
+
+    /// Raises the limit at once; lowers it as loads end.
+    pub(crate) fn set_limit(&self, wanted: usize) {
+        let mut limit = lock(&self.limit);
+        if wanted >= limit.wanted {
+            let more = wanted - limit.wanted;
+            let forgiven = more.min(limit.owed);
+            limit.owed -= forgiven;
+            self.places.add_permits(more - forgiven);
+        } else {
+            let fewer = limit.wanted - wanted;
+            limit.owed += fewer - self.places.forget_permits(fewer);
+        }
+        limit.wanted = wanted;
+    }
+
+    pub(crate) fn try_enter(&self) -> Option<Place> {
+        let permit = self.places.clone().try_acquire_owned().ok()?;
+        Some(Place { permit: Some(permit), limit: self.limit.clone() })
+    }
+
+    pub(crate) async fn enter(&self) -> Place {
+        // An error would say that it was closed, which it never is.
+        let permit = self.places.clone().acquire_owned().await.ok();
+        Place { permit, limit: self.limit.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut limit = lock(&self.limit);
+        if limit.owed > 0
+            && let Some(permit) = self.permit.take()
+        {
+            limit.owed -= 1;
+            permit.forget();
+        }
+    }
+}
+
+fn lock(limit: &Mutex<Limit>) -> MutexGuard<'_, Limit> {
+    // No foreign code runs under the lock.
+    limit.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,348 @@
+//! How values are loaded: one load per key at a time, which others join; in the background where there is something to
+//! serve meanwhile; with time-outs, and no more at a time than the region allows.
+
+use std::{
+    future::Future,
+    hash::Hash,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use swiftwater_core::Tick;
+use tokio::{runtime::Handle, time::Sleep};
+
+use crate::{
+    engine::{Boarded, Engine, Look},
+    entry::{Held, Hit},
+    error::LoadError,
+    flight::{Flight, Landed, Waiting},
+    lane::{Excess, Place},
+    scope::{LoadCx, Loading, Readers, Scope},
+    stamps::Stamp,
+};
+
+impl<K, V, E> Engine<K, V, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// What was found, or what `load` gives, which gets what was found and is not good enough any more.
+    pub(crate) async fn load<F, Fut>(
+        self: &Arc<Self>,
+        key: K,
+        load: F,
+        readers: Readers,
+        found: Look<V>,
+    ) -> Result<Hit<V>, LoadError<E>>
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let asked = self.cache.stamps.now();
+        let (old, fallback) = match found {
+            Look::Fresh(entry) => {
+                self.stats.hits.add(1);
+                return Ok(Hit::fresh(entry));
+            }
+            Look::Due(entry) => {
+                self.stats.hits.add(1);
+                self.refresh(key, load, &entry);
+                return Ok(Hit::fresh(entry));
+            }
+            // A value that is made of something stale is stale itself, which nobody could tell later.
+            Look::Stale(entry) if readers.is_empty() => {
+                self.stats.stale_served.add(1);
+                self.refresh(key, load, &entry);
+                return Ok(Hit::stale(entry));
+            }
+            Look::Throttled(entry) if readers.is_empty() => {
+                self.stats.stale_served.add(1);
+                return Ok(Hit::stale(entry));
+            }
+            Look::Stale(entry) | Look::Throttled(entry) | Look::Fallback(entry) => {
+                (Some(entry.clone()), self.policy.fail_safe.map(|_| entry))
+            }
+            Look::Miss(old) => (old, None),
+        };
+        loop {
+            if !self.enabled() {
+                return self.load_alone(key, load, &readers).await;
+            }
+            let (flight, landing) = match self.board(&key, old.as_ref()) {
+                Boarded::Joins(flight) => (flight, None),
+                Boarded::Leads(landing) => (landing.flight.clone(), Some(landing)),
+                Boarded::Stored(entry) => {
+                    self.inherit_entry(&readers, &key, &entry);
+                    return Ok(Hit::fresh(entry));
+                }
+            };
+            let _waiting = wait(&readers, &flight)?;
+            let result = if let Some(landing) = landing {
+                let Some(place) = self.place().await else {
+                    landing.land(Err(LoadError::Busy));
+                    let busy = self.instead(&key, fallback, Err(LoadError::Busy), &readers);
+                    return busy;
+                };
+                let old = old.map(Hit::stale);
+                landing.lead(|cx| load(cx, old), place, Start::Here);
+                self.landed(&flight, fallback.is_some()).await
+            } else {
+                self.stats.joins.add(1);
+                match self.landed(&flight, fallback.is_some()).await {
+                    Ok(result) if !self.acceptable(&key, result, flight.stamp(), asked) => {
+                        // From before we asked. The next load begins after this one has ended, hence after we asked.
+                        continue;
+                    }
+                    other => other,
+                }
+            };
+            let result = match result {
+                Ok(result) => {
+                    self.inherit(&readers, &key, &flight.scope, result);
+                    result.clone()
+                }
+                Err(late) => Err(late),
+            };
+            return self.instead(&key, fallback, result, &readers);
+        }
+    }
+
+    /// Waits for the flight, where there is a fallback no longer than the soft time-out allows.
+    async fn landed<'a>(
+        &self,
+        flight: &'a Flight<V, E>,
+        has_fallback: bool,
+    ) -> Result<&'a Landed<V, E>, LoadError<E>> {
+        let soft = self.policy.timeouts.soft.filter(|_| has_fallback && !flight.has_landed());
+        let Some(sleep) = soft.and_then(sleep) else {
+            return Ok(flight.landed().await);
+        };
+        let (mut landed, mut sleep) = (std::pin::pin!(flight.landed()), std::pin::pin!(sleep));
+        std::future::poll_fn(|cx| match landed.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Ok(result)),
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| Err(LoadError::TimedOut)),
+        })
+        .await
+    }
+
+    /// What the caller gets of a load that failed: the expired entry, if there is one that has not been invalidated.
+    fn instead(
+        &self,
+        key: &K,
+        fallback: Option<Held<V>>,
+        result: Landed<V, E>,
+        readers: &Readers,
+    ) -> Result<Hit<V>, LoadError<E>> {
+        match (result, fallback) {
+            (Ok(entry), _) => Ok(Hit::fresh(entry)),
+            (Err(_), Some(entry)) if self.is_current(key, &entry) => {
+                self.stats.stale_served.add(1);
+                readers.all().for_each(Scope::taint);
+                Ok(Hit::stale(entry))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Loads the key in the background, unless somebody does, or too many do.
+    fn refresh<F, Fut>(self: &Arc<Self>, key: K, load: F, old: &Held<V>)
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let place = match &self.lane {
+            None => None,
+            Some(lane) => match lane.try_enter() {
+                Some(place) => Some(place),
+                None => return, // somebody else will ask
+            },
+        };
+        if let Boarded::Leads(landing) = self.board(&key, Some(old)) {
+            if let Some(extra) = old.extra() {
+                extra.set_refresh_at(crate::scope::NEVER);
+            }
+            self.stats.refreshes.add(1);
+            let old = Hit::stale(old.clone());
+            landing.lead(|cx| load(cx, Some(old)), place, Start::Apart);
+        }
+    }
+
+    /// A place in the lane, if there is a lane; `None` if it is full and the load is not to wait.
+    async fn place(&self) -> Option<Option<Place>> {
+        let Some(lane) = &self.lane else { return Some(None) };
+        match (lane.try_enter(), lane.excess) {
+            (Some(place), _) => Some(Some(place)),
+            (None, Excess::Fail) => None,
+            (None, Excess::Wait) => Some(Some(lane.enter().await)),
+        }
+    }
+
+    /// A load that is nobody else's business: the region is off.
+    async fn load_alone<F, Fut>(
+        self: &Arc<Self>,
+        key: K,
+        load: F,
+        readers: &Readers,
+    ) -> Result<Hit<V>, LoadError<E>>
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let flight = Arc::new(Flight::new(self.cache.id()));
+        let _waiting = wait(readers, &flight)?;
+        let Some(place) = self.place().await else { return Err(LoadError::Busy) };
+        let landing = Landing::new(self.clone(), key.clone(), flight.clone());
+        landing.lead(|cx| load(cx, None), place, Start::Here);
+        let result = flight.landed().await.clone();
+        self.inherit(readers, &key, &flight.scope, &result);
+        result.map(Hit::fresh)
+    }
+
+    /// Whether a load with that stamp may answer a caller who asked at that ticket.
+    fn acceptable(&self, key: &K, result: &Landed<V, E>, stamp: Stamp, asked: Stamp) -> bool {
+        match result {
+            Err(LoadError::Aborted) => false,
+            // Nothing has been invalidated between the start of the load and the asking: as good as our own.
+            _ if stamp >= asked => true,
+            // Nothing that it depends on has.
+            Ok(entry) => self.servable(key, entry),
+            // What an error is made of is not fully known, so only its age counts.
+            Err(_) => false,
+        }
+    }
+}
+
+/// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring, so
+/// their values will not be stored, whatever they make of the error.
+fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<[Option<Waiting>; 2], LoadError<E>> {
+    let mut waiting = [None, None];
+    for (place, reader) in readers.all().enumerate() {
+        waiting[place] = Waiting::start(reader, &flight.scope);
+        if waiting[place].is_none() {
+            readers.all().for_each(Scope::taint);
+            return Err(LoadError::Cycle);
+        }
+    }
+    Ok(waiting)
+}
+
+/// Where a load begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// In a task of its own, if there is a runtime: nobody waits for it.
+    Apart,
+    /// Where it is asked for, until it has to wait.
+    Here,
+}
+
+/// Ends a flight on every way out: `Aborted`, if its task was dropped.
+pub(crate) struct Landing<K: Hash + Eq, V, E> {
+    engine: Arc<Engine<K, V, E>>,
+    key: K,
+    pub(crate) flight: Arc<Flight<V, E>>,
+    landed: bool,
+}
+
+impl<K, V, E> Landing<K, V, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// Runs the load. Not async: a leader cannot be cancelled half-way.
+    fn lead<F, Fut>(self, load: F, place: Option<Place>, start: Start)
+    where
+        F: FnOnce(LoadCx<K>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let since = self.begin();
+        let mut loading = Loading::start(&self.flight.scope, self.key.clone(), load);
+        if start == Start::Here || Handle::try_current().is_err() {
+            // A waker that does nothing is enough: the task polls again as soon as it runs.
+            match Pin::new(&mut loading).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(loaded) => return self.land_since(loaded, since),
+                Poll::Pending => {}
+            }
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return self.land_since(Err(LoadError::NoRuntime), since);
+        };
+        let limit = self.engine.policy.timeouts.hard;
+        let task = async move {
+            let loaded = match limit {
+                None => loading.await,
+                Some(limit) => within(limit, loading).await,
+            };
+            self.land_since(loaded, since);
+            drop(place);
+        };
+        drop(runtime.spawn(task));
+    }
+}
+
+impl<K: Hash + Eq, V, E> Landing<K, V, E> {
+    pub(crate) fn new(engine: Arc<Engine<K, V, E>>, key: K, flight: Arc<Flight<V, E>>) -> Self {
+        Self { engine, key, flight, landed: false }
+    }
+
+    /// The load begins now: what is invalidated from here on it may not have seen.
+    fn begin(&self) -> Tick {
+        self.engine.stats.loads.add(1);
+        self.flight.begin(self.engine.cache.stamps.now());
+        self.engine.now()
+    }
+
+    /// The load has not even begun.
+    fn land(mut self, result: Landed<V, E>) {
+        self.engine.stats.load_failures.add(1);
+        self.end(result, Tick::default());
+    }
+
+    fn land_since(mut self, loaded: Result<V, LoadError<E>>, since: Tick) {
+        let born = (self.flight.stamp(), since);
+        let result = self.engine.finish(&self.key, loaded, &self.flight.scope, born);
+        self.end(result, since);
+    }
+
+    fn end(&mut self, result: Landed<V, E>, since: Tick) {
+        self.landed = true;
+        let entry = result.as_ref().ok().cloned();
+        // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
+        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, entry, since));
+        let outgoing = catch_unwind(arrive);
+        self.flight.land(result);
+        // Now that everybody is on the way: the user's destructors.
+        drop(outgoing);
+    }
+}
+
+impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.end(Err(LoadError::Aborted), Tick::default());
+        }
+    }
+}
+
+/// The load's result, or `TimedOut`; or `NoRuntime`, where there are no timers to tell.
+async fn within<V, E>(
+    limit: Duration,
+    loading: impl Future<Output = Result<V, LoadError<E>>>,
+) -> Result<V, LoadError<E>> {
+    let Some(sleep) = sleep(limit) else { return Err(LoadError::NoRuntime) };
+    let (mut loading, mut sleep) = (std::pin::pin!(loading), std::pin::pin!(sleep));
+    std::future::poll_fn(|cx| match loading.as_mut().poll(cx) {
+        Poll::Ready(loaded) => Poll::Ready(loaded),
+        Poll::Pending => sleep.as_mut().poll(cx).map(|()| Err(LoadError::TimedOut)),
+    })
+    .await
+}
+
+/// `None` outside of runtimes with timers, where tokio panics.
+fn sleep(duration: Duration) -> Option<Sleep> {
+    catch_unwind(|| tokio::time::sleep(duration)).ok()
+}

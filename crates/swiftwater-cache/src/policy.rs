@@ -1,0 +1,173 @@
+//! How long entries live, in what condition they may still be served, and what is done about it.
+
+use std::time::Duration;
+
+use swiftwater_core::{BuildError, Tick};
+
+use crate::{
+    entry::{Entry, Extra, Times},
+    scope::{Declared, NEVER},
+};
+
+/// What the builder was told about entries and their loads.
+pub(crate) struct Policy<K, V> {
+    pub(crate) ttl: Option<Duration>,
+    /// By what share of its lifetime, at most, an entry expires earlier.
+    pub(crate) jitter: f64,
+    pub(crate) idle: Option<Duration>,
+    /// After what share of its lifetime an entry that is asked for is loaded anew.
+    pub(crate) refresh_after: Option<f64>,
+    /// How long an expired entry may be served while it is loaded anew.
+    pub(crate) stale_for: Duration,
+    pub(crate) fail_safe: Option<FailSafe>,
+    pub(crate) negative: Option<(IsNegative<V>, Duration)>,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) timeouts: Timeouts,
+}
+
+pub(crate) type IsNegative<V> = Box<dyn Fn(&V) -> bool + Send + Sync>;
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+/// Expired entries in the place of failed loads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FailSafe {
+    /// For how long after an entry has expired.
+    pub(crate) max_stale: Duration,
+    /// How long after a failed load no other is tried.
+    pub(crate) throttle: Duration,
+}
+
+/// How long a load may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timeouts {
+    /// Until a caller is served the expired entry instead, where there is one; the load goes on.
+    pub(crate) soft: Option<Duration>,
+    /// Until it is given up.
+    pub(crate) hard: Option<Duration>,
+}
+
+/// Where an entry is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Fresh,
+    /// Fresh, and to be loaded anew.
+    Due,
+    /// May be served while it is loaded anew.
+    Stale,
+    /// May be served, and no load is to be tried now: one has just failed.
+    Throttled,
+    /// May be served if the load fails or takes too long.
+    Fallback,
+    Over,
+}
+
+impl<K, V> Default for Policy<K, V> {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            jitter: 0.0,
+            idle: None,
+            refresh_after: None,
+            stale_for: Duration::ZERO,
+            fail_safe: None,
+            negative: None,
+            weigher: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl<K, V> Policy<K, V> {
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let Timeouts { soft, hard } = self.timeouts;
+        let times = [
+            ("ttl", self.ttl),
+            ("idle", self.idle),
+            ("negative", self.negative.as_ref().map(|(_, ttl)| *ttl)),
+            ("fail_safe", self.fail_safe.map(|fail_safe| fail_safe.max_stale)),
+            ("soft_timeout", soft),
+            ("load_timeout", hard),
+        ];
+        if let Some((option, _)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
+            return Err(BuildError::new(option, "0s", "must be longer than zero"));
+        }
+        let shares = [("jitter", Some(self.jitter)), ("refresh_after", self.refresh_after)];
+        for (option, share) in shares {
+            if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
+                return Err(BuildError::new(option, share, "must be from 0 to 1"));
+            }
+        }
+        if let Some(soft) = soft {
+            if self.fail_safe.is_none() {
+                let what = "needs `fail_safe`: without it there is nothing to serve when it is over";
+                return Err(BuildError::new("soft_timeout", format_args!("{soft:?}"), what));
+            }
+            if hard.is_some_and(|hard| soft >= hard) {
+                let what = "must be shorter than `load_timeout`";
+                return Err(BuildError::new("soft_timeout", format_args!("{soft:?}"), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// When an entry is what, whose load started then and declared that. `chance`, from 0 to 1, differs from load to load.
+    pub(crate) fn times(&self, value: &V, declared: &Declared, start: Tick, chance: f64) -> Times {
+        let negative =
+            self.negative.as_ref().filter(|(is_negative, _)| is_negative(value)).map(|(_, ttl)| *ttl);
+        let ttl = declared.ttl.or(negative).or(self.ttl);
+        let own = ttl.map_or(NEVER, |ttl| start + share_of(ttl, 1.0 - self.jitter * chance));
+        let expires = own.min(declared.expires);
+        let extra =
+            (self.idle.is_some() || self.refresh_after.is_some() || self.fail_safe.is_some()).then(|| {
+                let refresh = self.refresh_after.filter(|_| expires != NEVER);
+                let refresh = refresh.map_or(NEVER, |share| start + share_of(expires - start, share));
+                Extra::new(self.idle_end(start), refresh)
+            });
+        Times { expires, extra }
+    }
+
+    /// Where the entry is in its life, by the clock. Notes that it was asked for.
+    pub(crate) fn phase(&self, entry: &Entry<V>, now: Tick) -> Phase {
+        let Some(extra) = entry.extra() else {
+            return if now < entry.expires() { Phase::Fresh } else { self.expired(entry, now) };
+        };
+        if extra.idle_end() <= now {
+            return Phase::Over;
+        }
+        if entry.expires() <= now {
+            let phase = self.expired(entry, now);
+            let throttled = matches!(phase, Phase::Stale | Phase::Fallback) && now < extra.retry_at();
+            return if throttled { Phase::Throttled } else { phase };
+        }
+        extra.touch(self.idle_end(now));
+        let look_again = self.idle.map_or(NEVER, |idle| now + idle / TOUCHES);
+        let due = extra.refresh_at() <= now;
+        let next = if due { NEVER } else { extra.refresh_at() };
+        entry.set_due(entry.expires().min(look_again).min(next));
+        if due { Phase::Due } else { Phase::Fresh }
+    }
+
+    fn expired(&self, entry: &Entry<V>, now: Tick) -> Phase {
+        let over = now - entry.expires();
+        if over < self.stale_for {
+            Phase::Stale
+        } else if self.fail_safe.is_some_and(|fail_safe| over < fail_safe.max_stale) {
+            Phase::Fallback
+        } else {
+            Phase::Over
+        }
+    }
+
+    fn idle_end(&self, now: Tick) -> Tick {
+        // A sixteenth more, because so late a use may be noted.
+        self.idle.map_or(NEVER, |idle| now + idle + idle / TOUCHES)
+    }
+}
+
+/// Not more than the whole, whatever rounding does.
+pub(crate) fn share_of(duration: Duration, share: f64) -> Duration {
+    if share >= 1.0 { duration } else { Duration::from_nanos((duration.as_nanos() as f64 * share) as u64) }
+}
+
+/// How often a use is noted within the time after which an entry is idle.
+const TOUCHES: u32 = 16;
