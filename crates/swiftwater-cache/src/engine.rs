@@ -264,7 +264,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.stats.inserts.add(1);
         let mut flights = self.flights(&key);
         let detached = flights.remove_entry(&key);
-        let outgoing = if self.storable(&key, &entry, start) {
+        // Held off are loads, which may have read the past; who inserts has made the value.
+        let outgoing = if self.servable(&key, &entry) {
             self.store.insert(key, entry.clone())
         } else {
             self.store.remove(&key)
@@ -420,15 +421,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
 
     /// Whether a load of the key that started then may be kept.
     fn storable(&self, key: &K, entry: &Entry<V>, start: Tick) -> bool {
-        entry.weight() < TOO_HEAVY
-            && self.servable(key, entry)
-            && !self.cache.relaxed.holds(self.edges_of(key, entry), start)
+        self.servable(key, entry) && !self.cache.relaxed.holds(self.edges_of(key, entry), start)
     }
 
-    /// Whether the entry may be served as fresh.
+    /// Whether the entry may be served as fresh, and kept for that.
     pub(crate) fn servable(&self, key: &K, entry: &Entry<V>) -> bool {
         let now = self.clock.now();
-        self.enabled() && now < entry.expires() && self.fate(key, entry, now) < Fate::Soft
+        self.enabled()
+            && entry.weight() < TOO_HEAVY
+            && now < entry.expires()
+            && self.fate(key, entry, now) < Fate::Soft
     }
 
     /// Whether nothing that the entry depends on has been invalidated strictly.
