@@ -1,9 +1,24 @@
 //! What a cache and its regions can be told, and what of it is nonsense.
 
+#[cfg(feature = "layers")]
+use std::path::PathBuf;
 use std::{fmt, hash::Hash, marker::PhantomData, sync::Arc, time::Duration};
 
 use swiftwater_core::{BuildError, Clock};
 
+#[cfg(feature = "layers")]
+use serde::{Serialize, de::DeserializeOwned};
+
+#[cfg(feature = "layers")]
+use crate::{
+    below::Below,
+    cache::Shared,
+    life::Life,
+    persist::Persist,
+    shape,
+    tier::Tier,
+    tiers::{Codec, Tiers},
+};
 use crate::{
     cache::Cache,
     engine::Engine,
@@ -22,11 +37,19 @@ pub struct Builder {
     clock: Clock,
     version_cells: usize,
     max_links: usize,
+    #[cfg(feature = "layers")]
+    persist: Option<PathBuf>,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::coarse(), version_cells: DEFAULT_VERSION_CELLS, max_links: DEFAULT_MAX_LINKS }
+        Self {
+            clock: Clock::coarse(),
+            version_cells: DEFAULT_VERSION_CELLS,
+            max_links: DEFAULT_MAX_LINKS,
+            #[cfg(feature = "layers")]
+            persist: None,
+        }
     }
 
     /// Where lifetimes take the time from. Default: [`Clock::coarse`], so an entry may live about a millisecond too
@@ -52,17 +75,42 @@ impl Builder {
         self
     }
 
-    /// Builds the cache.
+    /// The file that [`Cache::close`] writes down in what has been invalidated, and that the next start reads. Default: none.
+    ///
+    /// With it, what layers have kept may be served after a restart; without it, or after a crash, nothing is that is from
+    /// before, since it may have been invalidated meanwhile. The file is removed when it is read. Two caches may
+    /// not share one, and a layer that is in use by two caches at a time serves each only its own.
+    #[cfg(feature = "layers")]
+    pub fn persist(mut self, path: impl Into<PathBuf>) -> Self {
+        self.persist = Some(path.into());
+        self
+    }
+
+    /// Builds the cache. Blocks on the disk, if it is to [`persist`](Self::persist).
     ///
     /// # Errors
     ///
-    /// `version_cells` must be 2 to 2^28 (2 GiB).
+    /// `version_cells` must be 2 to 2^28 (2 GiB); `persist` a file that can be read and removed, if it is there, in a
+    /// directory that is.
     pub fn build(self) -> Result<Cache, BuildError> {
         if !(2..=MAX_VERSION_CELLS).contains(&self.version_cells) {
             return Err(BuildError::new("version_cells", self.version_cells, "must be 2 to 2^28"));
         }
         let bits = self.version_cells.next_power_of_two().trailing_zeros();
-        Ok(Cache::new(self.clock, Stamps::new(bits, KIND_BITS), Links::new(self.max_links)))
+        let (stamps, links) = (Stamps::new(bits, KIND_BITS), Links::new(self.max_links));
+        #[cfg(feature = "layers")]
+        {
+            let Some(path) = self.persist else {
+                return Ok(Cache::new(self.clock, stamps, links, (Life::begin(), None)));
+            };
+            let named = path.display().to_string();
+            let (persist, resumed) = Persist::open(path, stamps.bits(), self.clock.now())
+                .map_err(|error| BuildError::new("persist", format_args!("{named} ({error})"), PERSIST))?;
+            let (life, stamps) = resumed.unwrap_or_else(|| (Life::begin(), stamps));
+            Ok(Cache::new(self.clock, stamps, links, (life, Some(persist))))
+        }
+        #[cfg(not(feature = "layers"))]
+        Ok(Cache::new(self.clock, stamps, links))
     }
 }
 
@@ -75,8 +123,20 @@ pub struct RegionBuilder<K, V, E = AnyError> {
     expected_entries: Option<usize>,
     policy: Policy<K, V>,
     max_loads: Option<(usize, Excess)>,
+    #[cfg(feature = "layers")]
+    layers: Layers<K, V>,
     enabled: bool,
     error: PhantomData<fn() -> E>,
+}
+
+/// What is below memory.
+#[cfg(feature = "layers")]
+struct Layers<K, V> {
+    schema: Option<u32>,
+    /// Of the types, as traced.
+    shape: u64,
+    codec: Option<Codec<K, V>>,
+    tiers: Vec<Tier>,
 }
 
 impl<K, V> RegionBuilder<K, V> {
@@ -88,6 +148,8 @@ impl<K, V> RegionBuilder<K, V> {
             expected_entries: None,
             policy: Policy::default(),
             max_loads: None,
+            #[cfg(feature = "layers")]
+            layers: Layers { schema: None, shape: 0, codec: None, tiers: Vec::new() },
             enabled: true,
             error: PhantomData,
         }
@@ -95,15 +157,16 @@ impl<K, V> RegionBuilder<K, V> {
 
     /// What the region's loaders fail with. Default: [`AnyError`], which every error converts into with `?`.
     pub fn error<E>(self) -> RegionBuilder<K, V, E> {
-        let Self { cache, name, memory, expected_entries, policy, max_loads, enabled, error: _ } = self;
         RegionBuilder {
-            cache,
-            name,
-            memory,
-            expected_entries,
-            policy,
-            max_loads,
-            enabled,
+            cache: self.cache,
+            name: self.name,
+            memory: self.memory,
+            expected_entries: self.expected_entries,
+            policy: self.policy,
+            max_loads: self.max_loads,
+            #[cfg(feature = "layers")]
+            layers: self.layers,
+            enabled: self.enabled,
             error: PhantomData,
         }
     }
@@ -217,6 +280,35 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         self
     }
 
+    /// The version of what the region's values mean, for [layers](Self::layer) that outlive the process. Raise it when a
+    /// value that was written by an older program may not be read by a newer one although its type looks the same.
+    #[cfg(feature = "layers")]
+    pub fn schema(mut self, version: u32) -> Self {
+        self.layers.schema = Some(version);
+        self
+    }
+
+    /// Adds a layer below memory, and below those that were added before. What memory has not is looked for in the
+    /// layers, in order, before it is loaded, and rises to those above with what is left of its lifetime.
+    ///
+    /// Values are encoded with [postcard](https://docs.rs/postcard), under a checksum, beside the dependencies and the
+    /// version that decide whether they may be served, and a hash of the [schema](Self::schema) and of the shape of
+    /// both types: the names and types of fields and variants. A value whose shape has changed is not found.
+    ///
+    /// A layer never fails a load: while it fails, hangs or lies it is as if it had nothing. The loader of a call is
+    /// made before the layers are asked, and dropped unpolled if one of them has the value.
+    #[cfg(feature = "layers")]
+    pub fn layer(mut self, layer: impl Into<Tier>) -> Self
+    where
+        K: Serialize + DeserializeOwned,
+        V: Serialize + DeserializeOwned,
+    {
+        self.layers.shape = shape::of::<K, V>();
+        self.layers.codec = Some(Codec::POSTCARD);
+        self.layers.tiers.push(layer.into());
+        self
+    }
+
     /// Whether the region starts switched on, see law 7 of [`Region`]. Default: on.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
@@ -249,6 +341,10 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         {
             return Err(BuildError::new("max_loads", loads, "must be 1 to 2^20"));
         }
+        #[cfg(feature = "layers")]
+        let below = self.layers.build(self.name, self.cache.shared())?;
+        #[cfg(not(feature = "layers"))]
+        let below = None;
         let guess = self.memory / if self.policy.weigher.is_some() { 1024 } else { 1 };
         let entries = self.expected_entries.unwrap_or_else(|| guess.clamp(MIN_GUESS, MAX_GUESS) as usize);
         let engine = Arc::new(Engine::new(
@@ -257,10 +353,34 @@ impl<K, V, E> RegionBuilder<K, V, E> {
             (self.memory, entries),
             self.policy,
             self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
+            below,
             self.enabled,
         ));
         self.cache.shared().add_region(&engine)?;
         Ok(Region(engine))
+    }
+}
+
+#[cfg(feature = "layers")]
+impl<K, V> Layers<K, V> {
+    fn build(
+        self,
+        region: &'static str,
+        cache: &Arc<Shared>,
+    ) -> Result<Option<Arc<dyn Below<K, V>>>, BuildError>
+    where
+        K: Hash + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let Some(codec) = self.codec else { return Ok(None) };
+        let Some(version) = self.schema else {
+            return Err(BuildError::new("schema", "none", "a region with layers needs one: `.schema(1)`"));
+        };
+        if self.tiers.iter().any(|tier| tier.timeout.is_zero()) {
+            return Err(BuildError::new("timeout", "0s", "must be longer than zero"));
+        }
+        let schema = shape::schema(region, version, self.shape);
+        Ok(Some(Arc::new(Tiers::new(region, schema, cache.clone(), codec, self.tiers))))
     }
 }
 
@@ -282,6 +402,8 @@ const MIN_GUESS: u64 = 32;
 const MAX_GUESS: u64 = 1 << 20;
 /// 4096 cells for the kinds of dependencies.
 const KIND_BITS: u32 = 12;
+#[cfg(feature = "layers")]
+const PERSIST: &str = "must be a file that can be read and removed, in a directory that is there";
 const DEFAULT_MAX_LINKS: usize = 1 << 16;
 const DEFAULT_VERSION_CELLS: usize = 1 << 16;
 const MAX_VERSION_CELLS: usize = 1 << 28;

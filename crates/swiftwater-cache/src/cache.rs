@@ -21,6 +21,8 @@ use crate::{
     stamps::Stamps,
     writing::Writing,
 };
+#[cfg(feature = "layers")]
+use crate::{life::Life, persist::Persist};
 
 /// A cache: any number of typed [`Region`](crate::Region)s over one dependency graph. A cheap handle; clones are the same
 /// cache.
@@ -34,6 +36,10 @@ pub(crate) struct Shared {
     pub(crate) stamps: Stamps,
     pub(crate) relaxed: Table,
     pub(crate) links: Links,
+    #[cfg(feature = "layers")]
+    pub(crate) life: Life,
+    #[cfg(feature = "layers")]
+    persist: Option<Persist>,
     pub(crate) clock: Clock,
     pub(crate) invalidations: Counter,
     /// Weak: a region lives as long as its handles. Replaced as a whole, so that observing copies nothing.
@@ -47,6 +53,9 @@ pub(crate) struct Shared {
 pub(crate) trait Part: Observe + Send + Sync {
     fn name(&self) -> &'static str;
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob));
+    /// Brings what is on its way to layers to its end, and closes them.
+    #[cfg(feature = "layers")]
+    fn close(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 impl Cache {
@@ -147,16 +156,57 @@ impl Cache {
         self.0.links.remove(lower, upper)
     }
 
-    pub(crate) fn new(clock: Clock, stamps: Stamps, links: Links) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        stamps: Stamps,
+        links: Links,
+        #[cfg(feature = "layers")] (life, persist): (Life, Option<Persist>),
+    ) -> Self {
         Self(Arc::new(Shared {
             stamps,
             relaxed: Table::default(),
             links,
+            #[cfg(feature = "layers")]
+            life,
+            #[cfg(feature = "layers")]
+            persist,
             clock,
             invalidations: Counter::new(),
             regions: Mutex::new(Arc::new([])),
             read_by_loads: Mutex::default(),
         }))
+    }
+
+    /// Ends the life of the layers in order: waits until what is on its way to them has arrived, closes them, and writes
+    /// down what has been invalidated, where [`persist`](Builder::persist) says. The regions go on without layers.
+    ///
+    /// Invalidate nothing after this: what was written down would not say so, and is taken back.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] if the file could not be written. The next start then begins a new life, as after a crash.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it may have closed some layers, and nothing is written down. It may be called again.
+    #[cfg(feature = "layers")]
+    pub async fn close(&self) -> Result<(), CloseError> {
+        for region in self.0.living() {
+            region.close().await;
+        }
+        let shared = self.0.clone();
+        let write = move || match &shared.persist {
+            None => Ok(()),
+            Some(persist) => {
+                persist.write(&shared.life, &shared.stamps, shared.relaxed.latest(), shared.clock.now())
+            }
+        };
+        // It waits for the disk.
+        let written = match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into())),
+            Err(_) => write(),
+        };
+        written.map_err(CloseError)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -177,6 +227,10 @@ impl Shared {
             self.relaxed.relax(&self.stamps, change.dep, change.soft, now(), change.window);
         }
         self.invalidations.add(1);
+        #[cfg(feature = "layers")]
+        if let Some(persist) = &self.persist {
+            persist.invalidated();
+        }
     }
 
     /// Tells caches apart.
@@ -272,6 +326,25 @@ impl Future for Invalidation {
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Reach> {
         Poll::Ready(self.reach)
+    }
+}
+
+/// Why what was invalidated could not be written down.
+#[cfg(feature = "layers")]
+#[derive(Debug)]
+pub struct CloseError(std::io::Error);
+
+#[cfg(feature = "layers")]
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the versions could not be written down")
+    }
+}
+
+#[cfg(feature = "layers")]
+impl std::error::Error for CloseError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
     }
 }
 

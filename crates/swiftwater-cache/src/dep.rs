@@ -188,6 +188,17 @@ impl Edge {
     /// Stands for no dependency.
     pub(crate) const NONE: Self = Self(2);
 
+    /// As layers keep it.
+    #[cfg(feature = "layers")]
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(feature = "layers")]
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The dependency, if it stands for one alone.
     pub(crate) fn dep(self) -> Option<Dep> {
         matches!(self.form(), Form::Key | Form::Name | Form::Whole).then_some(Dep(self.0))

@@ -17,11 +17,14 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
+#[cfg(feature = "layers")]
+use std::{future::Future, pin::Pin};
 
 use foldhash::fast::RandomState;
 use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 
 use crate::{
+    below::{Below, Found, Moment},
     builder::MAX_MEMORY,
     cache::{Part, Shared},
     dep::{Dep, Edge},
@@ -49,6 +52,7 @@ pub(crate) struct Engine<K, V, E> {
     hasher: RandomState,
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
+    pub(crate) below: Option<Arc<dyn Below<K, V>>>,
     enabled: AtomicBool,
     /// Some load has read a region of this name: from then on its keys are dependencies.
     read_by_loads: Arc<AtomicBool>,
@@ -88,6 +92,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         room: (u64, usize),
         policy: Policy<K, V>,
         lane: Option<Lane>,
+        below: Option<Arc<dyn Below<K, V>>>,
         enabled: bool,
     ) -> Self {
         let hasher = RandomState::default();
@@ -99,6 +104,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             hasher,
             policy,
             lane,
+            below,
             enabled: AtomicBool::new(enabled),
             read_by_loads: cache.read_by_loads(name),
             clock: cache.clock.clone(),
@@ -255,18 +261,34 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         fate
     }
 
-    pub(crate) fn insert(&self, key: K, value: V, declare: impl FnOnce(&Scope)) {
+    pub(crate) fn insert(&self, key: K, value: V, declare: impl FnOnce(&Scope))
+    where
+        K: Clone,
+    {
         let scope = Scope::new(self.cache.id());
         declare(&scope);
         let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
         let entry = self.entry(&key, value, &scope, stamp, start);
         let changed = self.key_dep(&key);
+        let layered = self.below.as_ref().map(|below| (below, key.clone()));
         self.stats.inserts.add(1);
         let mut flights = self.flights(&key);
+        if layered.is_some() {
+            // What layers have of the key is the past, wherever it is on its way. The entry is not, unless something else
+            // has moved meanwhile.
+            let version = self.cache.stamps.invalidate(changed);
+            if self.cache.stamps.current(&[Edge::ALL, self.whole.edge()], stamp)
+                && self.cache.stamps.current(entry.edges(), stamp)
+            {
+                entry.restamp(version);
+            }
+        }
         let detached = flights.remove_entry(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.
         let outgoing = if self.servable(&key, &entry) {
-            self.store.insert(key, entry.clone())
+            let mut outgoing = self.store.insert(key, entry.clone());
+            outgoing.stored = !outgoing.has(&entry);
+            outgoing
         } else {
             self.store.remove(&key)
         };
@@ -277,6 +299,12 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             self.cache.stamps.supersede(changed);
         }
         self.count_outgoing(&outgoing, &entry);
+        if let Some((below, key)) = layered {
+            if outgoing.stored {
+                below.keep(&key, &entry, Moment::Filled);
+            }
+            self.demote(&key, &outgoing);
+        }
         // Last, since the user's destructors may panic.
         drop((detached, outgoing));
     }
@@ -292,7 +320,23 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         drop(flights);
         // After the entry is gone: a load that has read it took its stamp before this one.
         self.cache.invalidate(self.key_dep(key).into());
+        if let Some(below) = &self.below {
+            // For the room that it takes; that nobody is served it is seen to. What memory has forgotten stays there.
+            removed.entries.iter().for_each(|(key, _)| below.forget(key));
+        }
         drop((detached, removed));
+    }
+
+    /// Hands what was evicted for this key to the layers that want it.
+    pub(crate) fn demote(&self, stored: &K, outgoing: &Evicted<K, V>) {
+        let Some(below) = self.below.as_ref().filter(|_| outgoing.evicted > 0) else { return };
+        let now = self.clock.now();
+        for (key, entry) in &outgoing.entries {
+            // What was there of the same key was replaced by something newer.
+            if key != stored && now < entry.expires() && self.fate(key, entry, now) == Fate::Clean {
+                below.keep(key, entry, Moment::Evicted);
+            }
+        }
     }
 
     pub(crate) fn set_enabled(&self, enabled: bool) {
@@ -349,13 +393,29 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         result
     }
 
-    fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Held<V> {
+    /// Makes an entry out of what a layer had.
+    pub(crate) fn found(&self, key: &K, found: Found<V>) -> Landed<V, E> {
+        let make = AssertUnwindSafe(|| {
+            let Found { value, edges, stamp, expires } = found;
+            let weight = self.weigh(key, &value);
+            let times = self.policy.times_of(expires, self.clock.now());
+            Held::new(Entry::new(value, &edges, stamp, times, weight))
+        });
+        catch_unwind(make).map_err(|_| LoadError::Panicked)
+    }
+
+    fn weigh(&self, key: &K, value: &V) -> u32 {
         // The store keeps what weighs nothing for ever.
-        let weight = self.policy.weigher.as_ref().map_or(1, |weigh| weigh(key, &value).max(1));
+        let weight = self.policy.weigher.as_ref().map_or(1, |weigh| weigh(key, value).max(1));
+        weight.min(TOO_HEAVY.into()) as u32
+    }
+
+    fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Held<V> {
+        let weight = self.weigh(key, &value);
         let declared = scope.seal(&self.cache.links, || self.key_dep(key));
         let chance = if self.policy.jitter > 0.0 { self.share(&(key, start.as_nanos())) } else { 0.0 };
         let times = self.policy.times(&value, &declared, start, chance);
-        Held::new(Entry::new(value, &declared.edges, stamp, times, weight.min(TOO_HEAVY.into()) as u32))
+        Held::new(Entry::new(value, &declared.edges, stamp, times, weight))
     }
 
     /// Takes the flight out of the table and stores its entry, if the flight is still the table's own and nothing moved
@@ -381,9 +441,10 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         };
         match key {
             Some(key) if self.storable(&key, &entry, start) => {
-                let outgoing = self.store.insert(key, entry.clone());
+                let mut outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
                 self.count_outgoing(&outgoing, &entry);
+                outgoing.stored = !outgoing.has(&entry);
                 (outgoing, None)
             }
             key => {
@@ -394,7 +455,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     fn count_outgoing(&self, outgoing: &Evicted<K, V>, stored: &Held<V>) {
-        let too_heavy = outgoing.entries.iter().any(|(_, entry)| Held::ptr_eq(entry, stored));
+        let too_heavy = outgoing.has(stored);
         if too_heavy {
             self.stats.too_heavy.add(1);
         }
@@ -490,6 +551,9 @@ where
         visitor.gauge(&stats::ENTRIES, self.store.len() as f64);
         visitor.gauge(&stats::WEIGHT, self.store.weight() as f64);
         visitor.gauge(&stats::CAPACITY, self.store.capacity() as f64);
+        if let Some(below) = &self.below {
+            below.observe(visitor);
+        }
     }
 }
 
@@ -501,6 +565,15 @@ where
 {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    #[cfg(feature = "layers")]
+    fn close(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            if let Some(below) = &self.below {
+                below.close().await;
+            }
+        })
     }
 
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob)) {

@@ -84,37 +84,56 @@
 
 #![forbid(unsafe_code)]
 
+mod below;
 mod builder;
 mod cache;
 mod change;
 mod dep;
 mod engine;
 mod entry;
+#[cfg(feature = "layers")]
+mod envelope;
 mod error;
 mod flight;
 mod lane;
+#[cfg(feature = "layers")]
 mod layer;
+#[cfg(feature = "layers")]
+mod life;
 mod links;
 mod load;
+#[cfg(feature = "layers")]
+mod persist;
 mod policy;
 mod region;
 mod relaxed;
 mod scope;
+#[cfg(feature = "layers")]
+mod shape;
 mod stamps;
 mod stats;
 mod store;
 mod sync;
+#[cfg(feature = "layers")]
+mod tier;
+#[cfg(feature = "layers")]
+mod tiers;
 mod writing;
 
 pub use builder::{Builder, RegionBuilder};
+#[cfg(feature = "layers")]
+pub use cache::CloseError;
 pub use cache::{Cache, Invalidation, Reach};
 pub use change::Change;
 pub use dep::{Dep, MAX_EDGES};
 pub use entry::Hit;
 pub use error::{AnyError, AsError, LoadError};
 pub use lane::Excess;
+#[cfg(feature = "layers")]
 pub use layer::{Layer, LayerError, LayerKey};
 pub use links::LinkError;
 pub use region::{Loaded, Region, Within};
 pub use scope::{LoadCx, Scope};
+#[cfg(feature = "layers")]
+pub use tier::{Fill, Tier};
 pub use writing::Writing;

@@ -15,12 +15,13 @@ use swiftwater_core::Tick;
 use tokio::{runtime::Handle, time::Sleep};
 
 use crate::{
+    below::{Found, Moment},
     engine::{Boarded, Engine, Look},
     entry::{Held, Hit},
     error::LoadError,
     flight::{Flight, Landed, Waiting},
     lane::{Excess, Place},
-    scope::{LoadCx, Loading, Readers, Scope},
+    scope::{LoadCx, Loading, NEVER, Readers, Scope},
     stamps::Stamp,
 };
 
@@ -163,7 +164,7 @@ where
         };
         if let Boarded::Leads(landing) = self.board(&key, Some(old)) {
             if let Some(extra) = old.extra() {
-                extra.set_refresh_at(crate::scope::NEVER);
+                extra.set_refresh_at(NEVER);
             }
             self.stats.refreshes.add(1);
             let old = Hit::stale(old.clone());
@@ -230,6 +231,14 @@ fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<[Option<Waitin
     Ok(waiting)
 }
 
+/// What a load gives.
+pub(crate) enum Got<V> {
+    /// A layer had it.
+    Found(Found<V>),
+    /// The loader gave it.
+    Loaded(V),
+}
+
 /// Where a load begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -253,14 +262,34 @@ where
     V: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// Runs the load. Not async: a leader cannot be cancelled half-way.
+    /// Runs the load: asks the layers first, then the loader. Not async: a leader cannot be cancelled half-way.
     fn lead<F, Fut>(self, load: F, place: Option<Place>, start: Start)
     where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         let since = self.begin();
-        let mut loading = Loading::start(&self.flight.scope, self.key.clone(), load);
+        let loading = Loading::start(&self.flight.scope, self.key.clone(), load);
+        match self.engine.below.clone() {
+            // A refresh is for a newer value than the layers have, and a region that is off has none.
+            Some(below) if start == Start::Here && self.engine.enabled() => {
+                let key = self.key.clone();
+                let loading = Box::pin(async move {
+                    match below.read(&key).await {
+                        Some(found) => Ok(Got::Found(found)),
+                        None => loading.await,
+                    }
+                });
+                self.drive(loading, since, place, start);
+            }
+            _ => self.drive(loading, since, place, start),
+        }
+    }
+
+    fn drive<L>(self, mut loading: L, since: Tick, place: Option<Place>, start: Start)
+    where
+        L: Future<Output = Result<Got<V>, LoadError<E>>> + Send + Unpin + 'static,
+    {
         if start == Start::Here || Handle::try_current().is_err() {
             // A waker that does nothing is enough: the task polls again as soon as it runs.
             match Pin::new(&mut loading).poll(&mut Context::from_waker(Waker::noop())) {
@@ -302,21 +331,39 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
         self.end(result, Tick::default());
     }
 
-    fn land_since(mut self, loaded: Result<V, LoadError<E>>, since: Tick) {
-        let born = (self.flight.stamp(), since);
-        let result = self.engine.finish(&self.key, loaded, &self.flight.scope, born);
-        self.end(result, since);
+    fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) {
+        match loaded {
+            Ok(Got::Found(found)) => {
+                let result = self.engine.found(&self.key, found);
+                self.end(result, NEVER); // what was kept is from before any hold-off
+            }
+            Ok(Got::Loaded(value)) => self.land_loaded(Ok(value), since),
+            Err(error) => self.land_loaded(Err(error), since),
+        }
     }
 
-    fn end(&mut self, result: Landed<V, E>, since: Tick) {
+    fn land_loaded(&mut self, loaded: Result<V, LoadError<E>>, since: Tick) {
+        let born = (self.flight.stamp(), since);
+        let result = self.engine.finish(&self.key, loaded, &self.flight.scope, born);
+        let entry = result.as_ref().ok().cloned();
+        let kept = self.end(result, since);
+        if let Some((below, entry)) = self.engine.below.as_ref().zip(entry).filter(|_| kept) {
+            below.keep(&self.key, &entry, Moment::Filled);
+        }
+    }
+
+    /// Whether the entry was stored.
+    fn end(&mut self, result: Landed<V, E>, since: Tick) -> bool {
         self.landed = true;
         let entry = result.as_ref().ok().cloned();
         // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
         let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, entry, since));
-        let outgoing = catch_unwind(arrive);
+        let arrived = catch_unwind(arrive).ok();
         self.flight.land(result);
-        // Now that everybody is on the way: the user's destructors.
-        drop(outgoing);
+        // Now that everybody is on the way: the layers, and the user's destructors.
+        let Some((outgoing, key)) = arrived else { return false };
+        self.engine.demote(&self.key, &outgoing);
+        outgoing.stored && key.is_none()
     }
 }
 
@@ -329,10 +376,10 @@ impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
 }
 
 /// The load's result, or `TimedOut`; or `NoRuntime`, where there are no timers to tell.
-async fn within<V, E>(
+async fn within<T, E>(
     limit: Duration,
-    loading: impl Future<Output = Result<V, LoadError<E>>>,
-) -> Result<V, LoadError<E>> {
+    loading: impl Future<Output = Result<T, LoadError<E>>>,
+) -> Result<T, LoadError<E>> {
     let Some(sleep) = sleep(limit) else { return Err(LoadError::NoRuntime) };
     let (mut loading, mut sleep) = (std::pin::pin!(loading), std::pin::pin!(sleep));
     std::future::poll_fn(|cx| match loading.as_mut().poll(cx) {
@@ -343,6 +390,6 @@ async fn within<V, E>(
 }
 
 /// `None` outside of runtimes with timers, where tokio panics.
-fn sleep(duration: Duration) -> Option<Sleep> {
+pub(crate) fn sleep(duration: Duration) -> Option<Sleep> {
     catch_unwind(|| tokio::time::sleep(duration)).ok()
 }

@@ -116,7 +116,11 @@ impl<K, V> Policy<K, V> {
             self.negative.as_ref().filter(|(is_negative, _)| is_negative(value)).map(|(_, ttl)| *ttl);
         let ttl = declared.ttl.or(negative).or(self.ttl);
         let own = ttl.map_or(NEVER, |ttl| start + share_of(ttl, 1.0 - self.jitter * chance));
-        let expires = own.min(declared.expires);
+        self.times_of(own.min(declared.expires), start)
+    }
+
+    /// The same for one that is known to expire then.
+    pub(crate) fn times_of(&self, expires: Tick, start: Tick) -> Times {
         let extra =
             (self.idle.is_some() || self.refresh_after.is_some() || self.fail_safe.is_some()).then(|| {
                 let refresh = self.refresh_after.filter(|_| expires != NEVER);

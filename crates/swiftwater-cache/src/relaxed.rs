@@ -85,6 +85,12 @@ impl Table {
         self.held.fetch_max(end.as_nanos(), Relaxed);
     }
 
+    /// The latest version that any mark has; zero if there is none.
+    #[cfg(feature = "layers")]
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest.load(Relaxed)
+    }
+
     /// Whether every mark is older than the stamp.
     #[inline]
     pub(crate) fn is_quiet(&self, stamp: Stamp) -> bool {

@@ -19,6 +19,7 @@ use crate::{
     dep::{Dep, Edge, MAX_EDGES},
     error::LoadError,
     links::Links,
+    load::Got,
 };
 
 /// What a running load has declared about its value. Cloned freely; every clone speaks for the same load.
@@ -281,7 +282,7 @@ impl<V, E, Fut: Future<Output = Result<V, E>>> Loading<Fut> {
 }
 
 impl<V, E, Fut: Future<Output = Result<V, E>>> Future for Loading<Fut> {
-    type Output = Result<V, LoadError<E>>;
+    type Output = Result<Got<V>, LoadError<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { future, scope } = &mut *self;
@@ -291,7 +292,7 @@ impl<V, E, Fut: Future<Output = Result<V, E>>> Future for Loading<Fut> {
         match catch_unwind(AssertUnwindSafe(|| enter(scope, || polled.as_mut().poll(cx)))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(result)) => {
-                Poll::Ready(result.map_err(|error| LoadError::Loader(Arc::new(error))))
+                Poll::Ready(result.map(Got::Loaded).map_err(|error| LoadError::Loader(Arc::new(error))))
             }
             Err(_) => {
                 *future = None;

@@ -68,8 +68,8 @@ impl Stamps {
     /// With `2^exact_bits` cells for names and `2^coarse_bits` for kinds: apart, so that a kind which is invalidated all
     /// the time disturbs no name. 1 to 32 and 1 to 16 bits.
     pub(crate) fn new(exact_bits: u32, coarse_bits: u32) -> Self {
-        let cells = |bits: u32| (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect();
         let whole_bits = coarse_bits.min(WHOLE_BITS);
+        let cells = |bits: u32| (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect();
         Self {
             ticket: AtomicU64::new(0),
             all: AtomicU64::new(0),
@@ -80,6 +80,42 @@ impl Stamps {
             coarse_bits,
             whole_bits,
         }
+    }
+
+    /// As they were written down: `cells` are those of names, kinds and regions, in this order.
+    #[cfg(feature = "layers")]
+    pub(crate) fn restore(
+        [exact_bits, coarse_bits, whole_bits]: [u32; 3],
+        ticket: u64,
+        all: u64,
+        cells: impl Iterator<Item = u64>,
+    ) -> Option<Self> {
+        let mut cells = cells.map(AtomicU64::new);
+        let mut take = |bits: u32| {
+            let table: Box<[_]> = cells.by_ref().take(1 << bits).collect();
+            (table.len() == 1 << bits).then_some(table)
+        };
+        let (exact, coarse, wholes) = (take(exact_bits)?, take(coarse_bits)?, take(whole_bits)?);
+        let (ticket, all) = (AtomicU64::new(ticket), AtomicU64::new(all));
+        cells.next().is_none().then_some(())?;
+        Some(Self { ticket, all, exact, coarse, wholes, exact_bits, coarse_bits, whole_bits })
+    }
+
+    /// The sizes of the three tables.
+    #[cfg(feature = "layers")]
+    pub(crate) fn bits(&self) -> [u32; 3] {
+        [self.exact_bits, self.coarse_bits, self.whole_bits]
+    }
+
+    #[cfg(feature = "layers")]
+    pub(crate) fn all(&self) -> u64 {
+        self.all.load(Relaxed)
+    }
+
+    /// Of the three tables, one after the other.
+    #[cfg(feature = "layers")]
+    pub(crate) fn cells(&self) -> impl Iterator<Item = u64> {
+        [&self.exact, &self.coarse, &self.wholes].into_iter().flatten().map(|cell| cell.load(Relaxed))
     }
 
     /// The stamp for a load that starts now.

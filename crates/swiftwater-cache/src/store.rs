@@ -16,11 +16,19 @@ pub(crate) struct Evicted<K, V> {
     pub(crate) entries: Vec<(K, Held<V>)>,
     /// How many of them had to go for lack of room.
     pub(crate) evicted: u64,
+    /// Whether this came of storing an entry that was not too heavy.
+    pub(crate) stored: bool,
+}
+
+impl<K, V> Evicted<K, V> {
+    pub(crate) fn has(&self, entry: &Held<V>) -> bool {
+        self.entries.iter().any(|(_, other)| Held::ptr_eq(other, entry))
+    }
 }
 
 impl<K, V> Default for Evicted<K, V> {
     fn default() -> Self {
-        Self { entries: Vec::new(), evicted: 0 }
+        Self { entries: Vec::new(), evicted: 0, stored: false }
     }
 }
 
@@ -55,7 +63,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        Evicted { entries: self.0.remove(key).into_iter().collect(), evicted: 0 }
+        Evicted { entries: self.0.remove(key).into_iter().collect(), ..Evicted::default() }
     }
 
     /// Removes the entry unless another has taken its place.

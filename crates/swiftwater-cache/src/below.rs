@@ -1,0 +1,41 @@
+//! The layers below a region's memory, as the region sees them: without what they need to encode.
+
+use std::{future::Future, pin::Pin};
+
+use swiftwater_core::{Tick, Visitor};
+
+use crate::{dep::Edge, entry::Entry, stamps::Stamp};
+
+pub(crate) trait Below<K, V>: Send + Sync {
+    /// The value that a layer has of the key, if it may be served as fresh. Tells the layers above it.
+    fn read<'a>(&'a self, key: &'a K) -> Pin<Box<dyn Future<Output = Option<Found<V>>> + Send + 'a>>;
+
+    /// Hands the entry to the layers that want it at this moment of its life. Does not wait.
+    fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment);
+
+    /// Lets the layers forget the key. Does not wait.
+    fn forget(&self, key: &K);
+
+    /// Waits until all that was handed to the layers has arrived, or has failed, and closes them.
+    #[cfg(feature = "layers")]
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    fn observe(&self, visitor: &mut dyn Visitor);
+}
+
+/// When an entry is handed to a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// It had to make room in memory.
+    Evicted,
+    /// It was loaded or inserted.
+    Filled,
+}
+
+/// What a layer had.
+pub(crate) struct Found<V> {
+    pub(crate) value: V,
+    pub(crate) edges: Vec<Edge>,
+    pub(crate) stamp: Stamp,
+    pub(crate) expires: Tick,
+}

@@ -1,0 +1,343 @@
+//! The layers of one region: what is read from them is checked before it is believed, and what is written to them
+//! carries all that the check needs.
+//!
+//! A layer never fails a lookup: while its gate refuses, and whenever it fails, hangs or lies, it is as if it had nothing.
+
+use std::{
+    future::Future,
+    hash::Hash,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use swiftwater_core::{Counter, Desc, Observe, Outcome, Pass, Unit, Visitor};
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use crate::{
+    below::{Below, Found, Moment},
+    cache::Shared,
+    dep::{Dep, Edge},
+    entry::Entry,
+    envelope::{self, Fault, Head},
+    layer::{LayerError, LayerKey},
+    load::sleep,
+    relaxed::Fate,
+    scope::NEVER,
+    tier::{Fill, Tier},
+};
+
+pub(crate) struct Tiers<K, V> {
+    region: &'static str,
+    whole: Dep,
+    schema: u64,
+    cache: Arc<Shared>,
+    codec: Codec<K, V>,
+    line: Arc<[Place]>,
+    /// How many more writes may be on their way.
+    writes: Arc<Semaphore>,
+}
+
+/// A layer and what came of it.
+struct Place {
+    tier: Tier,
+    stats: Stats,
+}
+
+/// The bounds on keys and values end here.
+pub(crate) struct Codec<K, V> {
+    key: fn(&K) -> Option<Bytes>,
+    encode: fn(&V) -> Option<Vec<u8>>,
+    decode: fn(&[u8]) -> Option<V>,
+}
+
+impl<K: Serialize, V: Serialize + DeserializeOwned> Codec<K, V> {
+    pub(crate) const POSTCARD: Self = Self {
+        key: |key| guarded(|| postcard::to_allocvec(key).ok()).map(Bytes::from),
+        encode: |value| guarded(|| postcard::to_allocvec(value).ok()),
+        decode: |bytes| {
+            guarded(|| match postcard::take_from_bytes(bytes) {
+                Ok((value, [])) => Some(value),
+                _ => None,
+            })
+        },
+    };
+}
+
+/// The user's `Serialize` or `Deserialize`, whose panic has been reported and is no more than a failure.
+fn guarded<T>(code: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(code)).ok().flatten()
+}
+
+impl<K, V> Clone for Codec<K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Codec<K, V> {}
+
+impl<K: Hash, V> Tiers<K, V> {
+    pub(crate) fn new(
+        region: &'static str,
+        schema: u64,
+        cache: Arc<Shared>,
+        codec: Codec<K, V>,
+        tiers: Vec<Tier>,
+    ) -> Self {
+        let place = |tier| Place { tier, stats: Stats::default() };
+        Self {
+            region,
+            whole: Dep::whole(region),
+            schema,
+            cache,
+            codec,
+            line: tiers.into_iter().map(place).collect(),
+            writes: Arc::new(Semaphore::new(MOST_WRITES)),
+        }
+    }
+
+    fn layer_key(&self, key: &K) -> Option<LayerKey> {
+        Some(LayerKey::new(self.region, (self.codec.key)(key)?))
+    }
+
+    /// What the bytes say, if that may be served now.
+    fn judge(&self, place: &Place, key: &K, bytes: &[u8]) -> Option<Found<V>> {
+        let Stats { damaged, foreign, outdated, .. } = &place.stats;
+        // Before anything is looked at: up to there is known afterwards what has moved.
+        let ticket = self.cache.stamps.now();
+        let dep = self.whole.key(key);
+        let (head, edges, value) = match envelope::open(bytes, self.schema, dep.edge().number()) {
+            Ok(opened) => opened,
+            Err(fault) => {
+                if fault == Fault::Damaged { damaged } else { foreign }.add(1);
+                return None;
+            }
+        };
+        let now = self.cache.clock.now();
+        let expires = self.cache.life.tick(head.expires);
+        let stamp = self.cache.life.stamp(head.life, head.stamp);
+        let everywhere = [Edge::ALL, self.whole.edge(), dep.edge().own()];
+        let fate = match stamp {
+            Some(stamp)
+                if self.cache.stamps.current(&everywhere, stamp)
+                    && self.cache.stamps.current(&edges, stamp) =>
+            {
+                let all = [Edge::ALL, self.whole.edge(), dep.edge()].into_iter().chain(edges.iter().copied());
+                // Gradually and softly invalidated ones are not worth the trouble of telling apart here.
+                self.cache.relaxed.fate(all, stamp, now, 0.0)
+            }
+            _ => Fate::Stale,
+        };
+        if fate != Fate::Clean || expires <= now {
+            outdated.add(1);
+            return None;
+        }
+        let Some(value) = (self.codec.decode)(value) else {
+            damaged.add(1);
+            return None;
+        };
+        Some(Found { value, edges, stamp: ticket, expires })
+    }
+
+    fn seal(&self, key: &K, entry: &Entry<V>, ttl: Option<Duration>) -> Option<(Bytes, Option<Duration>)> {
+        let now = self.cache.clock.now();
+        let expires = ttl.map_or(NEVER, |ttl| now + ttl).min(entry.expires());
+        let head = Head {
+            schema: self.schema,
+            life: self.cache.life.id(),
+            key: self.whole.key(key).edge().number(),
+            stamp: entry.stamp().number(),
+            expires: self.cache.life.nanos(expires),
+        };
+        let value = (self.codec.encode)(&entry.value)?;
+        let left = (expires != NEVER).then(|| expires - now);
+        Some((envelope::seal(head, entry.edges(), &value), left))
+    }
+
+    /// Writes in a task of its own.
+    fn write(&self, places: impl Iterator<Item = usize>, write: Write) {
+        let (Ok(runtime), Ok(permit)) = (Handle::try_current(), self.writes.clone().try_acquire_owned())
+        else {
+            places.for_each(|place| self.line[place].stats.skipped.add(1));
+            return;
+        };
+        let places: Vec<usize> = places.collect();
+        if places.is_empty() {
+            return;
+        }
+        let line = self.line.clone();
+        drop(runtime.spawn(async move {
+            for place in places {
+                line[place].write(&write).await;
+            }
+            drop(permit);
+        }));
+    }
+}
+
+impl<K, V> Below<K, V> for Tiers<K, V>
+where
+    K: Hash + Send + Sync,
+    V: Send + Sync,
+{
+    fn read<'a>(&'a self, key: &'a K) -> Pin<Box<dyn Future<Output = Option<Found<V>>> + Send + 'a>> {
+        Box::pin(async move {
+            let layer_key = self.layer_key(key)?;
+            for (at, place) in self.line.iter().enumerate() {
+                let Some(bytes) = place.read(&layer_key).await else { continue };
+                let Some(found) = self.judge(place, key, &bytes) else { continue };
+                place.stats.hits.add(1);
+                let above = (0..at).filter(|above| self.line[*above].tier.fill == Fill::OnLoad);
+                let left = (found.expires != NEVER).then(|| found.expires - self.cache.clock.now());
+                self.write(above, Write::Put(layer_key, bytes, left));
+                return Some(found);
+            }
+            None
+        })
+    }
+
+    fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment) {
+        let wanted = match moment {
+            Moment::Evicted => Fill::OnEviction,
+            Moment::Filled => Fill::OnLoad,
+        };
+        for place in (0..self.line.len()).filter(|place| self.line[*place].tier.fill == wanted) {
+            let tier = &self.line[place].tier;
+            match self.layer_key(key).zip(self.seal(key, entry, tier.ttl)) {
+                Some((key, (bytes, left))) => self.write([place].into_iter(), Write::Put(key, bytes, left)),
+                None => self.line[place].stats.unencodable.add(1),
+            }
+        }
+    }
+
+    fn forget(&self, key: &K) {
+        if let Some(key) = self.layer_key(key) {
+            self.write(0..self.line.len(), Write::Remove(key));
+        }
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            // All of them: every write holds one. From now on there are no more.
+            let all = self.writes.acquire_many(MOST_WRITES as u32).await;
+            all.into_iter().for_each(|permits| permits.forget());
+            for place in &*self.line {
+                if place.tier.layer.close().await.is_err() {
+                    place.stats.errors.add(1);
+                }
+            }
+        })
+    }
+
+    fn observe(&self, visitor: &mut dyn Visitor) {
+        for place in &*self.line {
+            visitor.part("layer", &place.tier.layer.name(), &place.stats);
+        }
+    }
+}
+
+enum Write {
+    Put(LayerKey, Bytes, Option<Duration>),
+    Remove(LayerKey),
+}
+
+impl Place {
+    async fn read(&self, key: &LayerKey) -> Option<Bytes> {
+        let found = self.call(self.tier.layer.get(key)).await?;
+        if found.is_none() {
+            self.stats.misses.add(1);
+        }
+        found
+    }
+
+    async fn write(&self, write: &Write) {
+        let written = match write {
+            Write::Put(key, value, left) => self
+                .call(self.tier.layer.put(key, value.clone(), *left))
+                .await
+                .inspect(|()| self.stats.puts.add(1)),
+            Write::Remove(key) => {
+                self.call(self.tier.layer.remove(key)).await.inspect(|()| self.stats.removes.add(1))
+            }
+        };
+        if written.is_none() {
+            self.stats.unwritten.add(1);
+        }
+    }
+
+    /// Calls the layer, behind its gate and within its time.
+    async fn call<T>(&self, call: impl Future<Output = Result<T, LayerError>>) -> Option<T> {
+        let Ok(pass) = self.tier.gate.as_deref().map(Pass::enter).transpose() else {
+            self.stats.refused.add(1);
+            return None;
+        };
+        let done = self.in_time(call).await;
+        if let Some(pass) = pass {
+            pass.finish(if done.is_some() { Outcome::Success } else { Outcome::Failure });
+        }
+        done
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, LayerError>>) -> Option<T> {
+        let mut call = pin!(call);
+        let mut limit = None;
+        let done = std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(done) = call.as_mut().poll(cx) {
+                return std::task::Poll::Ready(Some(done));
+            }
+            // A layer that answers at once needs no timer.
+            let limit = limit.get_or_insert_with(|| sleep(self.tier.timeout).map(Box::pin));
+            match limit {
+                Some(limit) => limit.as_mut().poll(cx).map(|()| None),
+                None => std::task::Poll::Ready(None), // there are no timers, and without one it may hang for ever
+            }
+        })
+        .await;
+        match done {
+            Some(Ok(done)) => return Some(done),
+            Some(Err(_)) => self.stats.errors.add(1),
+            None => self.stats.timeouts.add(1),
+        }
+        None
+    }
+}
+
+macro_rules! counters {
+    ($($field:ident $desc:ident $help:literal;)*) => {
+        #[derive(Debug, Default)]
+        struct Stats {
+            $($field: Counter,)*
+        }
+
+        impl Observe for Stats {
+            fn observe(&self, visitor: &mut dyn Visitor) {
+                $(visitor.counter(&$desc, self.$field.read());)*
+            }
+        }
+
+        $(static $desc: Desc = Desc::new(stringify!($field), Unit::Count, $help);)*
+    };
+}
+
+counters! {
+    hits HITS "values that could be served";
+    misses MISSES "lookups that found nothing";
+    outdated OUTDATED "values that had expired or been invalidated, or were of another life";
+    foreign FOREIGN "values of another schema or format";
+    damaged DAMAGED "values that were not what was written";
+    errors ERRORS "calls that failed";
+    timeouts TIMEOUTS "calls that took too long";
+    refused REFUSED "calls that the gate refused";
+    puts PUTS "values written";
+    removes REMOVES "keys removed";
+    unwritten UNWRITTEN "values and removals that did not arrive";
+    skipped SKIPPED "writes that were not begun: too many were on their way, or there was no runtime";
+    unencodable UNENCODABLE "values that could not be encoded";
+}
+
+/// So many writes to layers may be on their way for one region; what is more is not written.
+const MOST_WRITES: usize = 1024;

@@ -1,0 +1,613 @@
+//! Layers below memory: what they have is believed only where it may be, and whatever they do fails nobody.
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use common::{readings, settle, spawn};
+use serde::{Deserialize, Serialize};
+use swiftwater_cache::{
+    Cache, Dep, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, Reach, Region, RegionBuilder,
+    Tier, dep,
+};
+use swiftwater_core::{Clock, Gate, Hand, Observe, Outcome, Reason, Rejected, Token, Visitor};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A map that can be told to misbehave.
+#[derive(Default)]
+struct Shelf {
+    map: Mutex<HashMap<LayerKey, (Bytes, Option<Duration>)>>,
+    mood: Mutex<Mood>,
+    gets: AtomicU32,
+    closed: AtomicBool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Mood {
+    #[default]
+    Well,
+    Failing,
+    Hanging,
+}
+
+impl Shelf {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn be(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    async fn mood(&self) -> Result<(), LayerError> {
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Well => Ok(()),
+            Mood::Failing => Err("out of order".into()),
+            Mood::Hanging => pending().await,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.map.lock().unwrap().len()
+    }
+
+    fn change(&self, change: impl Fn(&mut Vec<u8>)) {
+        for (bytes, _) in self.map.lock().unwrap().values_mut() {
+            let mut changed = bytes.to_vec();
+            change(&mut changed);
+            *bytes = changed.into();
+        }
+    }
+}
+
+impl Observe for Shelf {
+    fn observe(&self, _: &mut dyn Visitor) {}
+}
+
+#[async_trait]
+impl Layer for Shelf {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    async fn get(&self, key: &LayerKey) -> Result<Option<Bytes>, LayerError> {
+        self.gets.fetch_add(1, SeqCst);
+        self.mood().await?;
+        Ok(self.map.lock().unwrap().get(key).map(|(bytes, _)| bytes.clone()))
+    }
+
+    async fn get_many(&self, keys: &[LayerKey]) -> Result<Vec<Option<Bytes>>, LayerError> {
+        self.mood().await?;
+        let map = self.map.lock().unwrap();
+        Ok(keys.iter().map(|key| map.get(key).map(|(bytes, _)| bytes.clone())).collect())
+    }
+
+    async fn put(&self, key: &LayerKey, value: Bytes, ttl: Option<Duration>) -> Result<(), LayerError> {
+        self.mood().await?;
+        self.map.lock().unwrap().insert(key.clone(), (value, ttl));
+        Ok(())
+    }
+
+    async fn remove(&self, key: &LayerKey) -> Result<(), LayerError> {
+        self.mood().await?;
+        self.map.lock().unwrap().remove(key);
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), LayerError> {
+        self.closed.store(true, SeqCst);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Price {
+    cents: u32,
+}
+
+type Prices = Region<u64, Price>;
+
+fn manual() -> (Cache, Hand) {
+    let (clock, hand) = Clock::manual();
+    (Cache::builder().clock(clock).build().unwrap(), hand)
+}
+
+fn builder(cache: &Cache) -> RegionBuilder<u64, Price> {
+    cache.region("prices").ttl(MINUTE).schema(1)
+}
+
+/// A second cache cannot believe the first one's envelopes, so memory is emptied by switching to a tiny region: what is
+/// evicted here is what a layer is for.
+fn small(cache: &Cache, tier: impl Into<Tier>) -> Prices {
+    builder(cache).memory(1).layer(tier).build().unwrap()
+}
+
+async fn load(prices: &Prices, key: u64, cents: u32) -> Hit<Price> {
+    let load = async move |cx: LoadCx<u64>| {
+        cx.depends_on(dep!("tariff", *cx.key()));
+        Ok(Price { cents })
+    };
+    let hit = prices.get_or_load(&key, load).await.unwrap();
+    settle().await;
+    hit
+}
+
+/// Fills the layer with key 1, and memory with others.
+async fn fill(prices: &Prices) {
+    load(prices, 1, 10).await;
+    for key in 100..110 {
+        load(prices, key, 0).await;
+    }
+    assert!(prices.get(&1).is_none(), "it is in the layer only");
+}
+
+fn of_layer(prices: &Prices, counter: &str) -> f64 {
+    readings(prices)[&format!("shelf/{counter}")]
+}
+
+#[tokio::test]
+async fn what_memory_has_not_is_found_in_the_layer() {
+    let (cache, hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    fill(&prices).await;
+    hand.advance(MINUTE / 2);
+    let found = load(&prices, 1, 20).await;
+    assert_eq!(found.cents, 10, "the loader was not asked");
+    assert_eq!(prices.get(&1).unwrap().cents, 10, "and it has risen");
+    hand.advance(MINUTE / 2);
+    assert!(prices.get(&1).is_none(), "with what was left of its lifetime");
+    assert_eq!(load(&prices, 1, 20).await.cents, 20, "in the layer, too");
+    assert_eq!(of_layer(&prices, "hits"), 1.0);
+}
+
+#[tokio::test]
+async fn what_was_invalidated_is_not_believed() {
+    type Invalidate = fn(&Cache, &Prices) -> Invalidation;
+    let ways: [(&str, Invalidate); 7] = [
+        ("its dependency", |cache, _| cache.invalidate(dep!("tariff", 1))),
+        ("its key", |_, prices| prices.invalidate(&1)),
+        ("its key by name", |cache, prices| cache.invalidate(prices.dep(&1))),
+        ("its region", |cache, prices| cache.invalidate(prices.whole())),
+        ("everything", |cache, _| cache.invalidate(Dep::everything())),
+        ("it softly", |cache, _| cache.invalidate(dep!("tariff", 1).soft())),
+        ("it gradually", |cache, _| cache.invalidate(dep!("tariff", 1).gradual(MINUTE))),
+    ];
+    for (name, invalidate) in ways {
+        let (cache, _hand) = manual();
+        let prices = small(&cache, Shelf::new());
+        fill(&prices).await;
+        assert_eq!(invalidate(&cache, &prices).await, Reach::Local);
+        settle().await;
+        assert_eq!(load(&prices, 1, 20).await.cents, 20, "after invalidating {name}");
+        assert_eq!(of_layer(&prices, "outdated"), 1.0, "{name}");
+    }
+    let (cache, _hand) = manual();
+    let prices = small(&cache, Shelf::new());
+    fill(&prices).await;
+    cache.invalidate(dep!("tariff", 2));
+    assert_eq!(load(&prices, 1, 20).await.cents, 10, "nothing else is concerned");
+}
+
+#[tokio::test]
+async fn an_insert_outdates_what_the_layer_has() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    fill(&prices).await;
+    shelf.be(Mood::Failing); // the new value does not arrive
+    prices.insert(1, Price { cents: 30 });
+    settle().await;
+    assert_eq!(prices.get(&1).unwrap().cents, 30);
+    shelf.be(Mood::Well);
+    for key in 200..210 {
+        load(&prices, key, 0).await;
+    }
+    assert!(prices.get(&1).is_none());
+    assert_eq!(load(&prices, 1, 40).await.cents, 40, "and not the 10 that are still there");
+}
+
+#[tokio::test]
+async fn an_inserted_value_goes_to_the_layer_too() {
+    let (cache, _hand) = manual();
+    let prices = small(&cache, Shelf::new());
+    prices.insert_with(1, Price { cents: 30 }, |entry| entry.depends_on(dep!("tariff", 1)));
+    settle().await;
+    for key in 200..210 {
+        load(&prices, key, 0).await;
+    }
+    assert_eq!(load(&prices, 1, 40).await.cents, 30);
+    cache.invalidate(dep!("tariff", 1));
+    assert_eq!(load(&prices, 1, 40).await.cents, 40);
+}
+
+#[tokio::test]
+async fn what_the_layer_has_lends_its_dependencies() {
+    let (cache, _hand) = manual();
+    let prices = small(&cache, Shelf::new());
+    let labels: Region<u64, u32> = cache.region("labels").build().unwrap();
+    fill(&prices).await;
+    let inner = prices.clone();
+    let label = labels.get_or_load(&1, async move |_| Ok(load(&inner, 1, 20).await.cents)).await.unwrap();
+    assert_eq!(label, 10);
+    assert!(labels.get(&1).is_some());
+    cache.invalidate(dep!("tariff", 1));
+    assert!(labels.get(&1).is_none());
+}
+
+#[tokio::test]
+async fn a_load_from_the_layer_that_races_with_an_invalidation_is_not_served_after_it() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, Tier::from(shelf.clone()).timeout(MINUTE));
+    fill(&prices).await;
+    shelf.be(Mood::Hanging);
+    let (inner, before) = (prices.clone(), shelf.gets.load(SeqCst));
+    let first = spawn(async move { load(&inner, 1, 20).await.cents });
+    settle().await;
+    assert_eq!(shelf.gets.load(SeqCst), before + 1);
+    cache.invalidate(dep!("tariff", 1));
+    let inner = prices.clone();
+    let second = spawn(async move { load(&inner, 1, 30).await.cents });
+    settle().await;
+    // The first read is dropped with its task: the second caller asks anew.
+    first.abort();
+    shelf.be(Mood::Well);
+    drop(first.await);
+    settle().await;
+    prices.invalidate(&1); // lets go of the load that hangs
+    let inner = prices.clone();
+    let third = spawn(async move { load(&inner, 1, 40).await.cents });
+    assert_eq!(third.await.unwrap(), 40);
+    second.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_fails_or_hangs_costs_its_time_out_and_no_more() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, Tier::from(shelf.clone()).timeout(Duration::from_millis(50)));
+    fill(&prices).await;
+    shelf.be(Mood::Failing);
+    assert_eq!(load(&prices, 1, 20).await.cents, 20);
+    assert_eq!(of_layer(&prices, "errors"), 2.0, "the read and the write");
+    shelf.be(Mood::Hanging);
+    let start = tokio::time::Instant::now();
+    assert_eq!(load(&prices, 2, 20).await.cents, 20);
+    assert_eq!(start.elapsed(), Duration::from_millis(50));
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(of_layer(&prices, "timeouts"), 2.0);
+    shelf.be(Mood::Well);
+    load(&prices, 3, 20).await;
+    assert_eq!(of_layer(&prices, "misses"), 12.0, "it is asked again");
+}
+
+#[tokio::test]
+async fn a_layer_that_lies_is_found_out() {
+    type Lie = fn(&mut Vec<u8>);
+    let lies: [(&str, Lie); 4] = [
+        ("a flipped byte", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("a flipped value", |bytes| bytes[60] ^= 1),
+        ("a cut", |bytes| bytes.truncate(30)),
+        ("nothing", Vec::clear),
+    ];
+    for (name, lie) in lies {
+        let (cache, _hand) = manual();
+        let shelf = Shelf::new();
+        let prices = small(&cache, shelf.clone());
+        fill(&prices).await;
+        shelf.change(lie);
+        assert_eq!(load(&prices, 1, 20).await.cents, 20, "{name}");
+        assert_eq!(of_layer(&prices, "damaged"), 1.0, "{name}");
+    }
+    // One key's bytes for another's.
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    fill(&prices).await;
+    let any = shelf.map.lock().unwrap().values().next().unwrap().clone();
+    shelf.map.lock().unwrap().values_mut().for_each(|value| *value = any.clone());
+    let mut wrong = 0;
+    for key in [1, 100, 101] {
+        wrong += u32::from(load(&prices, key, 77).await.cents != 77);
+    }
+    assert!(wrong <= 1, "at most the one whose own they are");
+}
+
+#[tokio::test]
+async fn another_schema_or_shape_is_not_believed() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    fill(&small(&cache, shelf.clone())).await;
+    let prices = builder(&cache).memory(1).schema(2).layer(shelf.clone()).build().unwrap();
+    assert_eq!(load(&prices, 1, 20).await.cents, 20);
+    assert_eq!(of_layer(&prices, "foreign"), 1.0);
+    drop(prices);
+    #[derive(Serialize, Deserialize)]
+    struct Price {
+        cents: u64,
+    }
+    let other: Region<u64, Price> = cache.region("prices").schema(2).layer(shelf).build().unwrap();
+    assert_eq!(other.get_or_load(&1, async |_| Ok(Price { cents: 30 })).await.unwrap().cents, 30);
+}
+
+#[tokio::test]
+async fn values_that_cannot_be_encoded_stay_in_memory() {
+    struct Odd;
+    impl Serialize for Odd {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            panic!("in the user's code");
+        }
+    }
+    impl<'de> Deserialize<'de> for Odd {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            panic!("in the user's code");
+        }
+    }
+    let (cache, _hand) = manual();
+    let odd: Region<u64, Odd> = cache.region("odd").schema(1).layer(Shelf::new()).build().unwrap();
+    odd.get_or_load(&1, async |_| Ok(Odd)).await.unwrap();
+    assert!(odd.get(&1).is_some());
+    assert_eq!(readings(&odd)["shelf/unencodable"], 1.0);
+}
+
+#[tokio::test]
+async fn two_layers_are_asked_in_order_and_the_upper_one_is_told() {
+    let (cache, _hand) = manual();
+    let (near, far) = (Shelf::new(), Shelf::new());
+    let prices = builder(&cache).memory(1).layer(near.clone()).layer(far.clone()).build().unwrap();
+    fill(&prices).await;
+    assert_eq!((near.len(), far.len()), (11, 11));
+    near.map.lock().unwrap().clear();
+    assert_eq!(load(&prices, 1, 20).await.cents, 10);
+    assert_eq!(near.len(), 1, "it has risen");
+    fill(&prices).await;
+    let asked = far.gets.load(SeqCst);
+    assert_eq!(load(&prices, 1, 20).await.cents, 10);
+    assert_eq!(far.gets.load(SeqCst), asked);
+}
+
+#[tokio::test]
+async fn what_is_evicted_goes_down_where_it_is_wanted() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, Tier::from(shelf.clone()).fill(Fill::OnEviction));
+    load(&prices, 1, 10).await;
+    assert_eq!(shelf.len(), 0);
+    fill(&prices).await;
+    assert!(shelf.len() >= 9, "{} of 11 have been evicted", shelf.len());
+    assert_eq!(load(&prices, 1, 20).await.cents, 10);
+    // What is not current any more is not worth it.
+    shelf.map.lock().unwrap().clear();
+    cache.invalidate(Dep::everything());
+    load(&prices, 2, 20).await;
+    assert_eq!(shelf.len(), 0);
+}
+
+#[tokio::test]
+async fn a_layer_may_keep_things_for_a_shorter_time() {
+    let (cache, hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, Tier::from(shelf.clone()).ttl(MINUTE / 4));
+    fill(&prices).await;
+    assert!(shelf.map.lock().unwrap().values().all(|(_, ttl)| *ttl == Some(MINUTE / 4)));
+    hand.advance(MINUTE / 4);
+    assert_eq!(load(&prices, 1, 20).await.cents, 20);
+}
+
+/// Refuses while it is told to, and counts how calls went.
+#[derive(Default)]
+struct Turnstile {
+    shut: AtomicBool,
+    outcomes: Mutex<Vec<Option<Outcome>>>,
+}
+
+impl Gate for Turnstile {
+    fn admit(&self) -> Result<Token, Rejected> {
+        match self.shut.load(SeqCst) {
+            true => Err(Rejected::new(Reason::Open, MINUTE)),
+            false => Ok(Token::new(0)),
+        }
+    }
+
+    fn settle(&self, _: Token, outcome: Option<Outcome>) {
+        self.outcomes.lock().unwrap().push(outcome);
+    }
+}
+
+#[tokio::test]
+async fn a_gate_keeps_calls_away_and_hears_how_they_went() {
+    let (cache, _hand) = manual();
+    let (shelf, gate) = (Shelf::new(), Arc::new(Turnstile::default()));
+    let prices = small(&cache, Tier::from(shelf.clone()).gate(gate.clone()));
+    load(&prices, 1, 10).await;
+    assert_eq!(*gate.outcomes.lock().unwrap(), [Some(Outcome::Success); 2]);
+    shelf.be(Mood::Failing);
+    load(&prices, 2, 10).await;
+    assert_eq!(gate.outcomes.lock().unwrap()[2..], [Some(Outcome::Failure); 2]);
+    gate.shut.store(true, SeqCst);
+    let asked = shelf.gets.load(SeqCst);
+    assert_eq!(load(&prices, 3, 10).await.cents, 10);
+    assert_eq!(shelf.gets.load(SeqCst), asked);
+    assert_eq!(of_layer(&prices, "refused"), 2.0);
+}
+
+#[tokio::test]
+async fn a_region_that_is_off_asks_no_layer() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    fill(&prices).await;
+    let (asked, held) = (shelf.gets.load(SeqCst), shelf.len());
+    prices.set_enabled(false);
+    assert_eq!(load(&prices, 1, 20).await.cents, 20);
+    load(&prices, 50, 20).await;
+    assert_eq!((shelf.gets.load(SeqCst), shelf.len()), (asked, held));
+}
+
+#[test]
+fn without_a_runtime_layers_are_read_and_not_written() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(fill(&prices));
+    let mut asked = Box::pin(prices.get_or_load(&1, async |_| Ok(Price { cents: 20 })));
+    let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(matches!(polled, std::task::Poll::Ready(Ok(hit)) if hit.cents == 10));
+    prices.insert(7, Price { cents: 1 });
+    assert_eq!(of_layer(&prices, "skipped"), 1.0);
+}
+
+#[test]
+fn nonsense_is_refused_by_name() {
+    let cache = Cache::builder().build().unwrap();
+    let refused = |builder: RegionBuilder<u64, u32>| builder.build().unwrap_err().to_string();
+    let region = || cache.region::<u64, u32>("prices");
+    assert!(refused(region().layer(Shelf::new())).starts_with("schema = none"));
+    let hasty = Tier::new(Shelf::default()).timeout(Duration::ZERO);
+    assert!(refused(region().schema(1).layer(hasty)).starts_with("timeout = 0s"));
+    let nowhere = Cache::builder().persist("/nowhere/at/all").build().unwrap_err().to_string();
+    assert!(nowhere.starts_with("persist = /nowhere/at/all"), "{nowhere}");
+}
+
+/// A directory that is removed with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("swiftwater-cache-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn versions(&self) -> PathBuf {
+        self.0.join("versions")
+    }
+
+    fn cache(&self) -> (Cache, Hand) {
+        let (clock, hand) = Clock::manual();
+        hand.advance(MINUTE);
+        (Cache::builder().clock(clock).persist(self.versions()).build().unwrap(), hand)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[tokio::test]
+async fn after_a_clean_close_what_layers_have_is_served_and_what_was_invalidated_is_not() {
+    let folder = Folder::new("clean");
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    let prices = small(&cache, shelf.clone());
+    for key in 1..=4 {
+        load(&prices, key, 10).await;
+    }
+    cache.invalidate(dep!("tariff", 2));
+    prices.invalidate(&3);
+    settle().await;
+    cache.close().await.unwrap();
+    assert!(shelf.closed.load(SeqCst) && folder.versions().exists());
+    drop((cache, prices));
+
+    let (cache, hand) = folder.cache();
+    assert!(!folder.versions().exists(), "it is believed once");
+    let prices = small(&cache, shelf.clone());
+    for (key, cents) in [(1, 10), (2, 20), (3, 20), (4, 10)] {
+        assert_eq!(load(&prices, key, 20).await.cents, cents, "key {key}");
+    }
+    // Invalidations count on: an entry from the earlier life is as good as one of this.
+    cache.invalidate(dep!("tariff", 4));
+    assert_eq!(load(&prices, 4, 30).await.cents, 30);
+    // So does the lifetime.
+    hand.advance(MINUTE);
+    assert_eq!(load(&prices, 1, 30).await.cents, 30);
+}
+
+#[tokio::test]
+async fn after_a_crash_nothing_from_before_is_served() {
+    let folder = Folder::new("crash");
+    let shelf = Shelf::new();
+    for run in 0..3 {
+        let (cache, _hand) = folder.cache();
+        let prices = small(&cache, shelf.clone());
+        assert_eq!(load(&prices, 1, run).await.cents, run);
+        // A clean close once, to have a file that must not be read a second time.
+        if run == 0 {
+            cache.close().await.unwrap();
+            let (again, _hand) = folder.cache();
+            assert_eq!(load(&small(&again, shelf.clone()), 1, 7).await.cents, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invalidation_after_the_close_takes_the_file_back() {
+    let folder = Folder::new("late");
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    load(&small(&cache, shelf.clone()), 1, 10).await;
+    cache.close().await.unwrap();
+    cache.invalidate(dep!("tariff", 1));
+    assert!(!folder.versions().exists());
+    let (cache, _hand) = folder.cache();
+    assert_eq!(load(&small(&cache, shelf), 1, 20).await.cents, 20);
+}
+
+#[tokio::test]
+async fn a_gentle_invalidation_is_strict_after_a_restart() {
+    let folder = Folder::new("gentle");
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    load(&small(&cache, shelf.clone()), 1, 10).await;
+    cache.invalidate(dep!("tariff", 1).gradual(MINUTE));
+    cache.close().await.unwrap();
+    let (cache, _hand) = folder.cache();
+    assert_eq!(load(&small(&cache, shelf), 1, 20).await.cents, 20);
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_versions_is_as_good_as_none() {
+    let folder = Folder::new("damaged");
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    load(&small(&cache, shelf.clone()), 1, 10).await;
+    cache.invalidate(dep!("tariff", 1));
+    cache.close().await.unwrap();
+    let good = std::fs::read(folder.versions()).unwrap();
+    // Every byte of the head and of the end, and some of the cells; cut anywhere.
+    let flips = (0..64).chain((64..good.len()).step_by(9973)).chain(good.len() - 9..good.len());
+    let flipped = flips.map(|at| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        bytes
+    });
+    let cuts = [0, 3, 8, 47, 48, good.len() / 2, good.len() - 1].map(|length| good[..length].to_vec());
+    let longer = [&good[..], &[0]].concat();
+    for bytes in flipped.chain(cuts).chain([longer]) {
+        std::fs::write(folder.versions(), bytes).unwrap();
+        let (cache, _hand) = folder.cache();
+        assert_eq!(load(&small(&cache, shelf.clone()), 1, 20).await.cents, 20);
+    }
+    // Of another size.
+    std::fs::write(folder.versions(), good).unwrap();
+    let cache = Cache::builder().version_cells(1 << 10).persist(folder.versions()).build().unwrap();
+    assert_eq!(load(&small(&cache, shelf.clone()), 1, 20).await.cents, 20);
+}
