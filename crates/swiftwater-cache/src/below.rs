@@ -6,9 +6,15 @@ use swiftwater_core::{Tick, Visitor};
 
 use crate::{dep::Edge, entry::Entry, stamps::Stamp};
 
+/// Boxed: which layers there are is known at run time.
+pub(crate) type Waits<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 pub(crate) trait Below<K, V>: Send + Sync {
     /// The value that a layer has of the key, if it may be served as fresh. Tells the layers above it.
-    fn read<'a>(&'a self, key: &'a K) -> Pin<Box<dyn Future<Output = Option<Found<V>>> + Send + 'a>>;
+    fn read<'a>(&'a self, key: &'a K) -> Waits<'a, Option<Found<V>>>;
+
+    /// The same for many keys, in their order.
+    fn read_many<'a>(&'a self, keys: &'a [K]) -> Waits<'a, Vec<Option<Found<V>>>>;
 
     /// Hands the entry to the layers that want it at this moment of its life. Does not wait.
     fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment);
@@ -18,7 +24,7 @@ pub(crate) trait Below<K, V>: Send + Sync {
 
     /// Waits until all that was handed to the layers has arrived, or has failed, and closes them.
     #[cfg(feature = "layers")]
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    fn close(&self) -> Waits<'_, ()>;
 
     fn observe(&self, visitor: &mut dyn Visitor);
 }

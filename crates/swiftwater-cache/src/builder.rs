@@ -86,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Builds the cache. Blocks on the disk, if it is to [`persist`](Self::persist).
+    /// Builds the cache. Blocks on the disk, if it is to `persist`.
     ///
     /// # Errors
     ///

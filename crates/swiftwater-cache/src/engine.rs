@@ -77,6 +77,14 @@ pub(crate) enum Look<V> {
     Miss(Option<Held<V>>),
 }
 
+/// What a load ends with.
+pub(crate) enum Arrival<V> {
+    /// There is no such thing.
+    Absent,
+    Entry(Held<V>),
+    Failed,
+}
+
 /// What a caller who found nothing gets.
 pub(crate) enum Boarded<K: Hash + Eq, V, E> {
     Joins(Arc<Flight<V, E>>),
@@ -387,7 +395,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             let make = AssertUnwindSafe(|| self.entry(key, value, scope, stamp, start));
             catch_unwind(make).map_err(|_| LoadError::Panicked) // the weigher, or what tells negative values
         });
-        if result.is_err() {
+        if matches!(&result, Err(error) if !matches!(error, LoadError::Absent)) {
             self.stats.load_failures.add(1);
         }
         result
@@ -424,20 +432,27 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         &self,
         key: &K,
         flight: &Arc<Flight<V, E>>,
-        entry: Option<Held<V>>,
+        arrival: Arrival<V>,
         start: Tick,
     ) -> (Evicted<K, V>, Option<K>) {
         let mut flights = self.flights(key);
         let ours = flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
         let key = if ours { flights.remove_entry(key).map(|(key, _)| key) } else { None };
-        let Some(entry) = entry else {
-            if let Some((key, fail_safe)) = key.as_ref().zip(self.policy.fail_safe) {
-                // Whoever asks soon is served what there is.
-                if let Some(extra) = self.store.get(key).as_ref().and_then(|entry| entry.extra()) {
-                    extra.set_retry_at(self.clock.now() + fail_safe.throttle);
-                }
+        let entry = match arrival {
+            Arrival::Entry(entry) => entry,
+            Arrival::Absent => {
+                let gone = key.as_ref().map(|key| self.store.remove(key));
+                return (gone.unwrap_or_default(), key);
             }
-            return (Evicted::default(), key);
+            Arrival::Failed => {
+                if let Some((key, fail_safe)) = key.as_ref().zip(self.policy.fail_safe) {
+                    // Whoever asks soon is served what there is.
+                    if let Some(extra) = self.store.get(key).as_ref().and_then(|entry| entry.extra()) {
+                        extra.set_retry_at(self.clock.now() + fail_safe.throttle);
+                    }
+                }
+                return (Evicted::default(), key);
+            }
         };
         match key {
             Some(key) if self.storable(&key, &entry, start) => {

@@ -57,6 +57,8 @@ impl AsError for AnyError {
 pub enum LoadError<E> {
     /// The load's task was dropped before it ended: its runtime shut down.
     Aborted,
+    /// A load of [several keys](crate::Region::get_or_load_many) gave no value for this one.
+    Absent,
     /// As many loads as [`max_loads`](crate::RegionBuilder::max_loads) allows are running, and this one was not to wait.
     Busy,
     /// The loader asked, directly or through other loaders, for the very entry that it is loading. Whatever it makes of this
@@ -91,6 +93,7 @@ impl<E> Clone for LoadError<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Aborted => Self::Aborted,
+            Self::Absent => Self::Absent,
             Self::Busy => Self::Busy,
             Self::Cycle => Self::Cycle,
             Self::Loader(error) => Self::Loader(error.clone()),
@@ -105,6 +108,7 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aborted => f.write_str("Aborted"),
+            Self::Absent => f.write_str("Absent"),
             Self::Busy => f.write_str("Busy"),
             Self::Cycle => f.write_str("Cycle"),
             Self::Loader(error) => f.debug_tuple("Loader").field(error).finish(),
@@ -119,6 +123,7 @@ impl<E> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Aborted => "the load was aborted, its runtime shut down",
+            Self::Absent => "the load had no value for the key",
             Self::Busy => "too many loads of the region are running",
             Self::Cycle => "the loader waits for the entry that it is loading",
             Self::Loader(_) => "the loader failed",

@@ -102,6 +102,7 @@ mod layer;
 mod life;
 mod links;
 mod load;
+mod many;
 #[cfg(feature = "layers")]
 mod persist;
 mod policy;
@@ -132,6 +133,7 @@ pub use lane::Excess;
 #[cfg(feature = "layers")]
 pub use layer::{Layer, LayerError, LayerKey};
 pub use links::LinkError;
+pub use many::ManyCx;
 pub use region::{Loaded, Region, Within};
 pub use scope::{LoadCx, Scope};
 #[cfg(feature = "layers")]

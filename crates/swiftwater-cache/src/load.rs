@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, time::Sleep};
 
 use crate::{
     below::{Found, Moment},
-    engine::{Boarded, Engine, Look},
+    engine::{Arrival, Boarded, Engine, Look},
     entry::{Held, Hit},
     error::LoadError,
     flight::{Flight, Landed, Waiting},
@@ -84,7 +84,7 @@ where
             let _waiting = wait(&readers, &flight)?;
             let result = if let Some(landing) = landing {
                 let Some(place) = self.place().await else {
-                    landing.land(Err(LoadError::Busy));
+                    landing.refuse(LoadError::Busy);
                     let busy = self.instead(&key, fallback, Err(LoadError::Busy), &readers);
                     return busy;
                 };
@@ -131,7 +131,7 @@ where
     }
 
     /// What the caller gets of a load that failed: the expired entry, if there is one that has not been invalidated.
-    fn instead(
+    pub(crate) fn instead(
         &self,
         key: &K,
         fallback: Option<Held<V>>,
@@ -140,6 +140,7 @@ where
     ) -> Result<Hit<V>, LoadError<E>> {
         match (result, fallback) {
             (Ok(entry), _) => Ok(Hit::fresh(entry)),
+            (Err(LoadError::Absent), _) => Err(LoadError::Absent), // an answer, and no failure
             (Err(_), Some(entry)) if self.is_current(key, &entry) => {
                 self.stats.stale_served.add(1);
                 readers.all().for_each(Scope::taint);
@@ -173,7 +174,7 @@ where
     }
 
     /// A place in the lane, if there is a lane; `None` if it is full and the load is not to wait.
-    async fn place(&self) -> Option<Option<Place>> {
+    pub(crate) async fn place(&self) -> Option<Option<Place>> {
         let Some(lane) = &self.lane else { return Some(None) };
         match (lane.try_enter(), lane.excess) {
             (Some(place), _) => Some(Some(place)),
@@ -204,7 +205,7 @@ where
     }
 
     /// Whether a load with that stamp may answer a caller who asked at that ticket.
-    fn acceptable(&self, key: &K, result: &Landed<V, E>, stamp: Stamp, asked: Stamp) -> bool {
+    pub(crate) fn acceptable(&self, key: &K, result: &Landed<V, E>, stamp: Stamp, asked: Stamp) -> bool {
         match result {
             Err(LoadError::Aborted) => false,
             // Nothing has been invalidated between the start of the load and the asking: as good as our own.
@@ -219,7 +220,10 @@ where
 
 /// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring, so
 /// their values will not be stored, whatever they make of the error.
-fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<[Option<Waiting>; 2], LoadError<E>> {
+pub(crate) fn wait<V, E>(
+    readers: &Readers,
+    flight: &Flight<V, E>,
+) -> Result<[Option<Waiting>; 2], LoadError<E>> {
     let mut waiting = [None, None];
     for (place, reader) in readers.all().enumerate() {
         waiting[place] = Waiting::start(reader, &flight.scope);
@@ -251,7 +255,7 @@ pub(crate) enum Start {
 /// Ends a flight on every way out: `Aborted`, if its task was dropped.
 pub(crate) struct Landing<K: Hash + Eq, V, E> {
     engine: Arc<Engine<K, V, E>>,
-    key: K,
+    pub(crate) key: K,
     pub(crate) flight: Arc<Flight<V, E>>,
     landed: bool,
 }
@@ -319,19 +323,19 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     }
 
     /// The load begins now: what is invalidated from here on it may not have seen.
-    fn begin(&self) -> Tick {
+    pub(crate) fn begin(&self) -> Tick {
         self.engine.stats.loads.add(1);
         self.flight.begin(self.engine.cache.stamps.now());
         self.engine.now()
     }
 
-    /// The load has not even begun.
-    fn land(mut self, result: Landed<V, E>) {
+    /// The load is not even begun.
+    pub(crate) fn refuse(mut self, error: LoadError<E>) {
         self.engine.stats.load_failures.add(1);
-        self.end(result, Tick::default());
+        self.end(Err(error), Tick::default());
     }
 
-    fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) {
+    pub(crate) fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) {
         match loaded {
             Ok(Got::Found(found)) => {
                 let result = self.engine.found(&self.key, found);
@@ -355,9 +359,13 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     /// Whether the entry was stored.
     fn end(&mut self, result: Landed<V, E>, since: Tick) -> bool {
         self.landed = true;
-        let entry = result.as_ref().ok().cloned();
+        let arrival = match &result {
+            Ok(entry) => Arrival::Entry(entry.clone()),
+            Err(LoadError::Absent) => Arrival::Absent,
+            Err(_) => Arrival::Failed,
+        };
         // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
-        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, entry, since));
+        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, arrival, since));
         let arrived = catch_unwind(arrive).ok();
         self.flight.land(result);
         // Now that everybody is on the way: the layers, and the user's destructors.
@@ -376,7 +384,7 @@ impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
 }
 
 /// The load's result, or `TimedOut`; or `NoRuntime`, where there are no timers to tell.
-async fn within<T, E>(
+pub(crate) async fn within<T, E>(
     limit: Duration,
     loading: impl Future<Output = Result<T, LoadError<E>>>,
 ) -> Result<T, LoadError<E>> {

@@ -10,6 +10,7 @@ use crate::{
     engine::Engine,
     entry::Hit,
     error::{AnyError, LoadError},
+    many::ManyCx,
     scope::{LoadCx, NEVER, Readers, Scope, is_loading},
 };
 
@@ -105,6 +106,57 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         self.load(key, |cx, _| load(cx), None).await
+    }
+
+    /// [`get_or_load`](Self::get_or_load) for many keys: what is neither in memory nor being loaded nor in a layer is loaded by
+    /// one call, which gives pairs of keys and values. In the order of `keys`; `None` where the load gave no value, which is
+    /// not stored. Pairs that nobody asked for are dropped.
+    ///
+    /// `load` has to be `Clone`, since it is called a second time if one of the keys was being loaded by somebody else whose
+    /// load turned out to be older than an invalidation; and is called where it does not hold up the caller, so it owns
+    /// what it needs.
+    ///
+    /// # Errors
+    ///
+    /// The first in the order of the keys, as from [`get_or_load`](Self::get_or_load). What was loaded is stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, ManyCx, Region, dep};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let names: Region<u64, String> = cache.region("names").build()?;
+    /// let found = names
+    ///     .get_or_load_many(&[1, 2, 3], |cx: ManyCx<u64>| async move {
+    ///         let mut rows = Vec::new(); // SELECT .. WHERE id = ANY(..)
+    ///         for (place, key) in cx.keys().iter().enumerate().filter(|(_, key)| **key != 2) {
+    ///             cx.of(place).depends_on(dep!("user", *key));
+    ///             rows.push((*key, format!("user {key}")));
+    ///         }
+    ///         Ok(rows)
+    ///     })
+    ///     .await?;
+    /// assert!(found[1].is_none());
+    /// assert_eq!(**found[2].as_ref().unwrap(), "user 3");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_load_many<F, Fut, M>(
+        &self,
+        keys: &[K],
+        load: F,
+    ) -> Result<Vec<Option<Hit<V>>>, LoadError<E>>
+    where
+        F: Fn(ManyCx<K>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<M, E>> + Send + 'static,
+        M: IntoIterator<Item = (K, V)>,
+    {
+        self.0.load_many(keys, load, Readers::here(None)).await
     }
 
     /// [`get_or_load`](Self::get_or_load), where the loader is handed what is there of the key, however old, and may keep

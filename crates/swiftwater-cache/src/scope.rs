@@ -73,6 +73,17 @@ impl Scope {
         declared.expires = declared.expires.min(expires);
     }
 
+    /// What was declared for several values at once counts for this one, too.
+    pub(crate) fn adopt(&self, all: &Self) {
+        let (edges, expires, ttl) = {
+            let all = all.declared();
+            (all.edges.clone(), all.expires, all.ttl)
+        };
+        self.inherit(&edges, expires);
+        let mut declared = self.declared();
+        declared.ttl = declared.ttl.or(ttl);
+    }
+
     /// The load has read a key whose load failed: it depends on what that one had declared so far.
     pub(crate) fn inherit_failed(&self, failed: &Self) {
         let (edges, expires) = {

@@ -7,7 +7,7 @@ use std::{
     future::Future,
     hash::Hash,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use swiftwater_core::{Counter, Desc, Observe, Outcome, Pass, Unit, Visitor};
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
-    below::{Below, Found, Moment},
+    below::{Below, Found, Moment, Waits},
     cache::Shared,
     dep::{Dep, Edge},
     entry::Entry,
@@ -143,6 +143,14 @@ impl<K: Hash, V> Tiers<K, V> {
         Some(Found { value, edges, stamp: ticket, expires })
     }
 
+    /// What a layer had goes to those above it, with what is left of its lifetime.
+    fn rise(&self, from: usize, key: LayerKey, bytes: Bytes, found: &Found<V>) {
+        self.line[from].stats.hits.add(1);
+        let above = (0..from).filter(|above| self.line[*above].tier.fill == Fill::OnLoad);
+        let left = (found.expires != NEVER).then(|| found.expires - self.cache.clock.now());
+        self.write(above, Write::Put(key, bytes, left));
+    }
+
     fn seal(&self, key: &K, entry: &Entry<V>, ttl: Option<Duration>) -> Option<(Bytes, Option<Duration>)> {
         let now = self.cache.clock.now();
         let expires = ttl.map_or(NEVER, |ttl| now + ttl).min(entry.expires());
@@ -184,19 +192,45 @@ where
     K: Hash + Send + Sync,
     V: Send + Sync,
 {
-    fn read<'a>(&'a self, key: &'a K) -> Pin<Box<dyn Future<Output = Option<Found<V>>> + Send + 'a>> {
+    fn read<'a>(&'a self, key: &'a K) -> Waits<'a, Option<Found<V>>> {
         Box::pin(async move {
             let layer_key = self.layer_key(key)?;
             for (at, place) in self.line.iter().enumerate() {
                 let Some(bytes) = place.read(&layer_key).await else { continue };
                 let Some(found) = self.judge(place, key, &bytes) else { continue };
-                place.stats.hits.add(1);
-                let above = (0..at).filter(|above| self.line[*above].tier.fill == Fill::OnLoad);
-                let left = (found.expires != NEVER).then(|| found.expires - self.cache.clock.now());
-                self.write(above, Write::Put(layer_key, bytes, left));
+                self.rise(at, layer_key, bytes, &found);
                 return Some(found);
             }
             None
+        })
+    }
+
+    fn read_many<'a>(&'a self, keys: &'a [K]) -> Waits<'a, Vec<Option<Found<V>>>> {
+        Box::pin(async move {
+            let mut all: Vec<Option<Found<V>>> = keys.iter().map(|_| None).collect();
+            let layer_keys: Vec<Option<LayerKey>> = keys.iter().map(|key| self.layer_key(key)).collect();
+            for (at, place) in self.line.iter().enumerate() {
+                let (asked, wanted): (Vec<usize>, Vec<LayerKey>) = (layer_keys.iter().enumerate())
+                    .filter(|(number, _)| all[*number].is_none())
+                    .filter_map(|(number, key)| Some((number, key.clone()?)))
+                    .unzip();
+                if wanted.is_empty() {
+                    break;
+                }
+                let Some(bytes) = place.call(place.tier.layer.get_many(&wanted)).await else { continue };
+                // One that answers with too few has nothing for the others.
+                for ((number, key), bytes) in asked.into_iter().zip(wanted).zip(bytes) {
+                    let Some(bytes) = bytes else {
+                        place.stats.misses.add(1);
+                        continue;
+                    };
+                    if let Some(found) = self.judge(place, &keys[number], &bytes) {
+                        self.rise(at, key, bytes, &found);
+                        all[number] = Some(found);
+                    }
+                }
+            }
+            all
         })
     }
 
@@ -220,7 +254,7 @@ where
         }
     }
 
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn close(&self) -> Waits<'_, ()> {
         Box::pin(async {
             // All of them: every write holds one. From now on there are no more.
             let all = self.writes.acquire_many(MOST_WRITES as u32).await;

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use common::{readings, settle, spawn};
 use serde::{Deserialize, Serialize};
 use swiftwater_cache::{
-    Cache, Dep, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, Reach, Region, RegionBuilder,
-    Tier, dep,
+    Cache, Dep, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, ManyCx, Reach, Region,
+    RegionBuilder, Tier, dep,
 };
 use swiftwater_core::{Clock, Gate, Hand, Observe, Outcome, Reason, Rejected, Token, Visitor};
 
@@ -31,6 +31,7 @@ struct Shelf {
     map: Mutex<HashMap<LayerKey, (Bytes, Option<Duration>)>>,
     mood: Mutex<Mood>,
     gets: AtomicU32,
+    trips: AtomicU32,
     closed: AtomicBool,
 }
 
@@ -90,6 +91,7 @@ impl Layer for Shelf {
     }
 
     async fn get_many(&self, keys: &[LayerKey]) -> Result<Vec<Option<Bytes>>, LayerError> {
+        self.trips.fetch_add(1, SeqCst);
         self.mood().await?;
         let map = self.map.lock().unwrap();
         Ok(keys.iter().map(|key| map.get(key).map(|(bytes, _)| bytes.clone())).collect())
@@ -362,6 +364,36 @@ async fn values_that_cannot_be_encoded_stay_in_memory() {
     odd.get_or_load(&1, async |_| Ok(Odd)).await.unwrap();
     assert!(odd.get(&1).is_some());
     assert_eq!(readings(&odd)["shelf/unencodable"], 1.0);
+}
+
+#[tokio::test]
+async fn many_keys_are_looked_for_in_one_trip() {
+    let (cache, _hand) = manual();
+    let (near, far) = (Shelf::new(), Shelf::new());
+    let prices = builder(&cache).memory(1).layer(near.clone()).layer(far.clone()).build().unwrap();
+    fill(&prices).await;
+    near.map.lock().unwrap().clear();
+    let before = far.gets.load(SeqCst);
+    let loader = |cx: ManyCx<u64>| async move {
+        assert_eq!(cx.keys(), [7]);
+        Ok([(7, Price { cents: 70 })])
+    };
+    let found = prices.get_or_load_many(&[1, 7, 101], loader).await.unwrap();
+    let cents: Vec<u32> = found.into_iter().map(|hit| hit.unwrap().cents).collect();
+    assert_eq!(cents, [10, 70, 0]);
+    assert_eq!([near.trips.load(SeqCst), far.trips.load(SeqCst), far.gets.load(SeqCst) - before], [1, 1, 0]);
+    settle().await;
+    assert_eq!(near.len(), 3, "what was found has risen, what was loaded is kept");
+    for mood in [Mood::Failing, Mood::Well] {
+        near.be(mood);
+        far.be(mood);
+        cache.invalidate(Dep::everything());
+        let loader = |cx: ManyCx<u64>| async move {
+            Ok(cx.keys().iter().map(|key| (*key, Price { cents: 5 })).collect::<Vec<_>>())
+        };
+        let found = prices.get_or_load_many(&[1, 101], loader).await.unwrap();
+        assert!(found.into_iter().all(|hit| hit.unwrap().cents == 5));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,275 @@
+//! Many keys at once: what is missing is looked for in the layers together, and loaded by one call.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    hash::Hash,
+    ops::Deref,
+    sync::Arc,
+    task::{Context, Waker},
+};
+
+use swiftwater_core::Tick;
+use tokio::runtime::Handle;
+
+use crate::{
+    below::Below,
+    engine::{Boarded, Engine, Look},
+    entry::{Held, Hit},
+    error::LoadError,
+    flight::{Flight, Waiting},
+    lane::Place,
+    load::{Got, Landing, wait, within},
+    scope::{Loading, Readers, Scope},
+};
+
+/// What a loader of many keys is handed: the keys, a [`Scope`] for each, and one for all of them, to which it
+/// dereferences.
+pub struct ManyCx<K> {
+    keys: Arc<[K]>,
+    scopes: Arc<[Scope]>,
+    all: Scope,
+}
+
+impl<K> ManyCx<K> {
+    /// The keys to load, each once.
+    #[must_use]
+    pub fn keys(&self) -> &[K] {
+        &self.keys
+    }
+
+    /// What is declared of one value only; `place` is that of its key among [`keys`](Self::keys).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such key.
+    #[must_use]
+    pub fn of(&self, place: usize) -> &Scope {
+        &self.scopes[place]
+    }
+}
+
+impl<K> Deref for ManyCx<K> {
+    type Target = Scope;
+
+    fn deref(&self) -> &Scope {
+        &self.all
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for ManyCx<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManyCx").field("keys", &self.keys).field("scope", &self.all).finish()
+    }
+}
+
+type Answers<V, E> = Vec<Option<Result<Hit<V>, LoadError<E>>>>;
+
+impl<K, V, E> Engine<K, V, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// A value for each key, in order; `None` where there is none.
+    pub(crate) async fn load_many<F, Fut, M>(
+        self: &Arc<Self>,
+        keys: &[K],
+        load: F,
+        readers: Readers,
+    ) -> Result<Vec<Option<Hit<V>>>, LoadError<E>>
+    where
+        F: Fn(ManyCx<K>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<M, E>> + Send + 'static,
+        M: IntoIterator<Item = (K, V)>,
+    {
+        let asked = self.cache.stamps.now();
+        let mut answers: Answers<V, E> = keys.iter().map(|_| None).collect();
+        let mut olds: Vec<Option<Held<V>>> = keys.iter().map(|_| None).collect();
+        for (place, key) in keys.iter().enumerate() {
+            match self.look(key, &readers) {
+                Look::Fresh(entry) | Look::Due(entry) => {
+                    self.stats.hits.add(1);
+                    answers[place] = Some(Ok(Hit::fresh(entry)));
+                }
+                Look::Throttled(entry) if readers.is_empty() => {
+                    self.stats.stale_served.add(1);
+                    answers[place] = Some(Ok(Hit::stale(entry)));
+                }
+                Look::Stale(entry) | Look::Throttled(entry) | Look::Fallback(entry) => {
+                    olds[place] = Some(entry)
+                }
+                Look::Miss(_) => {}
+            }
+        }
+        while answers.iter().any(Option::is_none) {
+            let (mut landings, mut flights) = (Vec::new(), Vec::new());
+            let mut places: HashMap<&K, Arc<Flight<V, E>>> = HashMap::new();
+            for (place, key) in keys.iter().enumerate() {
+                if answers[place].is_some() {
+                    continue;
+                }
+                if let Some(before) = places.get(key) {
+                    flights.push((place, Arc::clone(before), true)); // the key stands twice in the list
+                    continue;
+                }
+                if !self.enabled() {
+                    // Nobody else's business.
+                    let flight = Arc::new(Flight::new(self.cache.id()));
+                    landings.push(Landing::new(self.clone(), key.clone(), flight.clone()));
+                    places.insert(key, flight.clone());
+                    flights.push((place, flight, true));
+                    continue;
+                }
+                match self.board(key, olds[place].as_ref()) {
+                    Boarded::Joins(flight) => flights.push((place, flight, false)),
+                    Boarded::Leads(landing) => {
+                        places.insert(key, landing.flight.clone());
+                        flights.push((place, landing.flight.clone(), true));
+                        landings.push(landing);
+                    }
+                    Boarded::Stored(entry) => {
+                        self.inherit_entry(&readers, key, &entry);
+                        answers[place] = Some(Ok(Hit::fresh(entry)));
+                    }
+                }
+            }
+            let _waiting = flights
+                .iter()
+                .map(|(_, flight, _)| wait(&readers, flight))
+                .collect::<Result<Vec<_>, LoadError<E>>>()?;
+            if !landings.is_empty() {
+                match self.place().await {
+                    Some(place) => lead(self, landings, load.clone(), place),
+                    None => landings.into_iter().for_each(|landing| landing.refuse(LoadError::Busy)),
+                }
+            }
+            for (place, flight, ours) in flights {
+                let result = flight.landed().await;
+                if !ours {
+                    self.stats.joins.add(1);
+                    if !self.acceptable(&keys[place], result, flight.stamp(), asked) {
+                        continue; // in the next round
+                    }
+                }
+                self.inherit(&readers, &keys[place], &flight.scope, result);
+                let result = match result {
+                    // It had to wait, and was dropped for want of a place where it could.
+                    Err(LoadError::Aborted) if Handle::try_current().is_err() => Err(LoadError::NoRuntime),
+                    other => other.clone(),
+                };
+                let fallback = olds[place].take().filter(|_| self.policy.fail_safe.is_some());
+                answers[place] = Some(self.instead(&keys[place], fallback, result, &readers));
+            }
+        }
+        let answers = answers.into_iter().flatten();
+        answers
+            .map(|answer| match answer {
+                Ok(hit) => Ok(Some(hit)),
+                Err(LoadError::Absent) => Ok(None),
+                Err(error) => Err(error),
+            })
+            .collect()
+    }
+}
+
+/// Runs one load for all of the landings. Not async: it cannot be cancelled half-way.
+fn lead<K, V, E, F, Fut, M>(
+    engine: &Arc<Engine<K, V, E>>,
+    landings: Vec<Landing<K, V, E>>,
+    load: F,
+    place: Option<Place>,
+) where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+    F: FnOnce(ManyCx<K>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<M, E>> + Send + 'static,
+    M: IntoIterator<Item = (K, V)>,
+{
+    let since = landings.iter().map(Landing::begin).min().unwrap_or_else(|| engine.now());
+    let engine = engine.clone();
+    let mut work = Box::pin(async move {
+        let missing = match engine.below.clone().filter(|_| engine.enabled()) {
+            Some(below) => look_below(&*below, landings, since).await,
+            None => landings,
+        };
+        if !missing.is_empty() {
+            load_rest(&engine, missing, load, since).await;
+        }
+        drop(place);
+    });
+    // As with one key: here while it does not wait, then in a task of its own.
+    if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        && let Ok(runtime) = Handle::try_current()
+    {
+        drop(runtime.spawn(work));
+    }
+}
+
+/// Lands what the layers have, and gives back the others.
+async fn look_below<K, V, E>(
+    below: &dyn Below<K, V>,
+    landings: Vec<Landing<K, V, E>>,
+    since: Tick,
+) -> Vec<Landing<K, V, E>>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    let keys: Vec<K> = landings.iter().map(|landing| landing.key.clone()).collect();
+    let found = below.read_many(&keys).await;
+    let mut missing = Vec::new();
+    for (landing, found) in landings.into_iter().zip(found) {
+        match found {
+            Some(found) => landing.land_since(Ok(Got::Found(found)), since),
+            None => missing.push(landing),
+        }
+    }
+    missing
+}
+
+async fn load_rest<K, V, E, F, Fut, M>(
+    engine: &Engine<K, V, E>,
+    landings: Vec<Landing<K, V, E>>,
+    load: F,
+    since: Tick,
+) where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+    F: FnOnce(ManyCx<K>) -> Fut,
+    Fut: Future<Output = Result<M, E>> + Send + 'static,
+    M: IntoIterator<Item = (K, V)>,
+{
+    let all = Scope::new(engine.cache.id());
+    let keys = landings.iter().map(|landing| landing.key.clone()).collect();
+    let scopes: Arc<[Scope]> = landings.iter().map(|landing| landing.flight.scope.clone()).collect();
+    // Who waits for one of these keys waits for whatever the loader of all of them waits for.
+    let _waiting: Vec<_> = scopes.iter().map(|scope| Waiting::start(scope, &all)).collect();
+    let cx = ManyCx { keys, scopes, all: all.clone() };
+    let loading = Loading::start(&all, (), |_| {
+        let loading = load(cx);
+        // Taken out of what the loader gave in here, where its panics are caught.
+        async move { loading.await.map(|loaded| loaded.into_iter().collect::<Vec<(K, V)>>()) }
+    });
+    let loaded = match engine.policy.timeouts.hard {
+        None => loading.await,
+        Some(limit) => within(limit, loading).await,
+    };
+    let mut values = match loaded {
+        Ok(Got::Loaded(loaded)) => Ok(loaded.into_iter().collect::<HashMap<K, V>>()),
+        Ok(Got::Found(_)) => Ok(HashMap::new()), // a loader finds nothing, it loads
+        Err(error) => Err(error),
+    };
+    for landing in landings {
+        landing.flight.scope.adopt(&all);
+        let value = match &mut values {
+            Ok(values) => values.remove(&landing.key).ok_or(LoadError::Absent),
+            Err(error) => Err(error.clone()),
+        };
+        landing.land_since(value.map(Got::Loaded), since);
+    }
+}
