@@ -325,7 +325,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// load that has not ended.
     pub fn build(self) -> Result<Region<K, V, E>, BuildError>
     where
-        K: Hash + Eq + Send + Sync + 'static,
+        K: Hash + Eq + Clone + Send + Sync + 'static,
         V: Send + Sync + 'static,
         E: Send + Sync + 'static,
     {

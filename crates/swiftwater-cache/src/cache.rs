@@ -12,6 +12,7 @@ use std::{
 use swiftwater_core::{BuildError, Clock, Counter, Desc, Knob, Observe, Observer, Tunable, Unit, Visitor};
 
 use crate::{
+    below::Waits,
     builder::{Builder, RegionBuilder},
     change::Change,
     dep::Dep,
@@ -55,7 +56,8 @@ pub(crate) trait Part: Observe + Send + Sync {
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob));
     /// Brings what is on its way to layers to its end, and closes them.
     #[cfg(feature = "layers")]
-    fn close(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    fn close(self: Arc<Self>) -> Waits<'static, ()>;
+    fn sweep(self: Arc<Self>, per_second: u32) -> Waits<'static, Swept>;
 }
 
 impl Cache {
@@ -175,6 +177,42 @@ impl Cache {
             regions: Mutex::new(Arc::new([])),
             read_by_loads: Mutex::default(),
         }))
+    }
+
+    /// Goes once through the memory of all regions and lets go of what cannot be served any more, at `per_second` entries a
+    /// second (at least one), so that it is felt by nobody. What is invalidated or has expired is otherwise let go of only
+    /// when it is asked for or has to make room.
+    ///
+    /// There is no task that does this by itself. Where memory is short, spawn one that calls it again and again.
+    ///
+    /// Needs a runtime with timers; where there are none it gives way between batches and does not pause. Cost: a short
+    /// lock of a shard for each entry, and what a lookup costs that finds it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way it has gone through some of the entries. The next call begins anew.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let prices: Region<u64, u32> = cache.region("prices").build()?;
+    /// prices.insert(1, 995);
+    /// cache.invalidate(prices.whole());
+    /// assert_eq!(cache.sweep(10_000).await.freed, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn sweep(&self, per_second: u32) -> Swept {
+        let mut all = Swept::default();
+        for region in self.0.living() {
+            let swept = region.sweep(per_second.max(1)).await;
+            all.visited += swept.visited;
+            all.freed += swept.freed;
+        }
+        all
     }
 
     /// Ends the life of the layers in order: waits until what is on its way to them has arrived, closes them, and writes
@@ -327,6 +365,16 @@ impl Future for Invalidation {
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Reach> {
         Poll::Ready(self.reach)
     }
+}
+
+/// What a [sweep](Cache::sweep) has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Swept {
+    /// How many entries it looked at.
+    pub visited: u64,
+    /// How many of them it let go of.
+    pub freed: u64,
 }
 
 /// Why what was invalidated could not be written down.

@@ -16,23 +16,23 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
-#[cfg(feature = "layers")]
-use std::{future::Future, pin::Pin};
 
 use foldhash::fast::RandomState;
 use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 
 use crate::{
-    below::{Below, Found, Moment},
+    below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
-    cache::{Part, Shared},
+    cache::{Part, Shared, Swept},
     dep::{Dep, Edge},
     entry::{Entry, Held},
     error::LoadError,
+    explain::{Cause, Explanation, Verdict},
     flight::{Flight, Landed},
     lane::Lane,
-    load::Landing,
+    load::{Landing, sleep},
     policy::{Phase, Policy},
     relaxed::Fate,
     scope::{NEVER, Readers, Scope},
@@ -267,6 +267,83 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             entry.restamp(ticket);
         }
         fate
+    }
+
+    /// Why a `get` would find the key, or not. Changes nothing.
+    pub(crate) fn explain<Q>(&self, key: &Q) -> Explanation
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let is_loading = self.flights(key).get(key).is_some_and(|flight| !flight.has_landed());
+        let entry = self.store.peek(key);
+        let now = self.clock.now();
+        let mut explanation = Explanation {
+            verdict: Verdict::Absent,
+            is_loading,
+            expires_in: None,
+            dependencies: entry.as_ref().map_or(0, |entry| entry.edges().len()),
+        };
+        explanation.verdict = if !self.enabled() {
+            Verdict::Off
+        } else if let Some(entry) = entry {
+            let fate = |edge: Edge| match edge.form() {
+                _ if !self.cache.stamps.is_current(edge, entry.stamp()) => Fate::Stale,
+                _ => self.cache.relaxed.fate([edge], entry.stamp(), now, self.share(key)),
+            };
+            let dep = self.key_dep(key);
+            let everywhere = [
+                (Cause::Everything, Edge::ALL),
+                (Cause::Region, self.whole.edge()),
+                (Cause::Key, dep.edge().own()),
+            ];
+            let own = entry.edges().iter().map(|edge| (Cause::of(*edge), *edge));
+            let causes = everywhere.into_iter().chain(own).map(|(cause, edge)| (fate(edge), cause));
+            // Soft marks of the key go by its name.
+            let softened =
+                (self.cache.relaxed.fate([dep.edge()], entry.stamp(), now, self.share(key)), Cause::Key);
+            let worst = causes.chain([softened]).max_by_key(|(fate, _)| *fate);
+            let idle = entry.extra().is_some_and(|extra| extra.idle_end() <= now);
+            match worst {
+                Some((Fate::Stale, cause)) => Verdict::Invalidated(cause),
+                _ if idle => Verdict::Expired(now - entry.expires().min(now)),
+                _ if entry.expires() <= now => Verdict::Expired(now - entry.expires()),
+                Some((Fate::Soft, cause)) => Verdict::Softened(cause),
+                _ => {
+                    explanation.expires_in = (entry.expires() != NEVER).then(|| entry.expires() - now);
+                    Verdict::Fresh
+                }
+            }
+        } else {
+            Verdict::Absent
+        };
+        explanation
+    }
+
+    /// Lets go of what cannot be served any more, so many entries a second.
+    pub(crate) async fn sweep(&self, per_second: u32) -> Swept
+    where
+        K: Clone,
+    {
+        let mut swept = Swept::default();
+        let pause = Duration::from_secs(1) * BATCH as u32 / per_second;
+        for (key, entry) in self.store.iter() {
+            swept.visited += 1;
+            let now = self.clock.now();
+            if self.fate(&key, &entry, now) == Fate::Stale
+                || self.policy.phase_untouched(&entry, now) == Phase::Over
+            {
+                swept.freed += u64::from(self.store.remove_exactly(&key, &entry).is_some());
+            }
+            if swept.visited.is_multiple_of(BATCH) {
+                match sleep(pause) {
+                    Some(pause) => pause.await,
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        }
+        self.stats.swept.add(swept.freed);
+        swept
     }
 
     pub(crate) fn insert(&self, key: K, value: V, declare: impl FnOnce(&Scope))
@@ -574,7 +651,7 @@ where
 
 impl<K, V, E> Part for Engine<K, V, E>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
@@ -583,12 +660,16 @@ where
     }
 
     #[cfg(feature = "layers")]
-    fn close(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn close(self: Arc<Self>) -> Waits<'static, ()> {
         Box::pin(async move {
             if let Some(below) = &self.below {
                 below.close().await;
             }
         })
+    }
+
+    fn sweep(self: Arc<Self>, per_second: u32) -> Waits<'static, Swept> {
+        Box::pin(async move { Self::sweep(&self, per_second).await })
     }
 
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob)) {
@@ -607,6 +688,8 @@ where
     }
 }
 
+/// How many entries a sweep looks at between two pauses.
+const BATCH: u64 = 64;
 /// Locks that misses, inserts and invalidations of different keys share.
 const FLIGHT_SHARDS: usize = 32;
 /// What weighs this much or more is not stored: no shard is so large.

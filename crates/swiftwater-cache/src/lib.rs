@@ -94,6 +94,7 @@ mod entry;
 #[cfg(feature = "layers")]
 mod envelope;
 mod error;
+mod explain;
 mod flight;
 mod lane;
 #[cfg(feature = "layers")]
@@ -124,11 +125,12 @@ mod writing;
 pub use builder::{Builder, RegionBuilder};
 #[cfg(feature = "layers")]
 pub use cache::CloseError;
-pub use cache::{Cache, Invalidation, Reach};
+pub use cache::{Cache, Invalidation, Reach, Swept};
 pub use change::Change;
 pub use dep::{Dep, MAX_EDGES};
 pub use entry::Hit;
 pub use error::{AnyError, AsError, LoadError};
+pub use explain::{Cause, Explanation, Verdict};
 pub use lane::Excess;
 #[cfg(feature = "layers")]
 pub use layer::{Layer, LayerError, LayerKey};

@@ -151,6 +151,17 @@ impl<K, V> Policy<K, V> {
         if due { Phase::Due } else { Phase::Fresh }
     }
 
+    /// The same without noting anything.
+    pub(crate) fn phase_untouched(&self, entry: &Entry<V>, now: Tick) -> Phase {
+        if entry.extra().is_some_and(|extra| extra.idle_end() <= now) {
+            Phase::Over
+        } else if now < entry.expires() {
+            Phase::Fresh
+        } else {
+            self.expired(entry, now)
+        }
+    }
+
     fn expired(&self, entry: &Entry<V>, now: Tick) -> Phase {
         let over = now - entry.expires();
         if over < self.stale_for {

@@ -10,6 +10,7 @@ use crate::{
     engine::Engine,
     entry::Hit,
     error::{AnyError, LoadError},
+    explain::Explanation,
     many::ManyCx,
     scope::{LoadCx, NEVER, Readers, Scope, is_loading},
 };
@@ -296,6 +297,31 @@ where
         self.0.name
     }
 
+    /// Why a `get` of the key would find an entry in memory, or not. For people: it takes a lock and changes nothing, and
+    /// does not look in layers.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Cause, Region, Verdict, dep};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let prices: Region<u64, u32> = cache.region("prices").build()?;
+    /// prices.insert_with(1, 995, |entry| entry.depends_on(dep!("tariff", 7)));
+    /// cache.invalidate(dep!("tariff", 7));
+    /// let cause = Cause::Dependency(dep!("tariff", 7));
+    /// assert_eq!(prices.explain(&1).verdict, Verdict::Invalidated(cause));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn explain<Q>(&self, key: &Q) -> Explanation
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.explain(key)
+    }
+
     /// What depends on this key: its own entry, and what was loaded from it. For [`Cache::invalidate`](crate::Cache::invalidate),
     /// where it should be gentler than [`invalidate`](Self::invalidate); and for loaders that know of the key otherwise.
     #[must_use]
@@ -421,7 +447,7 @@ where
 
 impl<K, V, E> Tunable for Region<K, V, E>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {

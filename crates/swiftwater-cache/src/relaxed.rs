@@ -4,7 +4,8 @@
 //! by a dependency's hash as cells are, with what a mark needs to say of any entry how it fares: from which version on it
 //! is clean; before which it is stale, or soft; and one invalidation that is still on its way, whose moment is spread over
 //! a window by the hash of the entry's key. Two that are on their way at one mark become one that is at least as
-//! strict as both at every moment. Names that share a mark cost loads, never freshness.
+//! strict as both at every moment. Names that share a mark cost loads, never freshness: of entries with two dependencies
+//! about one in a thousand, for each softened name.
 //!
 //! The ticket moves *after* a mark is written, so whoever finds the ticket where an entry's stamp says has missed none
 //! (as in [`stamps`](crate::stamps)). The table is made when it is first needed, and never grows.

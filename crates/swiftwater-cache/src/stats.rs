@@ -33,6 +33,7 @@ counters! {
     unstored UNSTORED "loaded values that were not stored because something moved meanwhile, or for want of a lifetime";
     inserts INSERTS "values stored by hand";
     evictions EVICTIONS "values that had to make room for another";
+    swept SWEPT "values that a sweep let go of";
     too_heavy TOO_HEAVY "values that were heavier than a shard and not stored";
 }
 

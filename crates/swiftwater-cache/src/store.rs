@@ -51,6 +51,23 @@ impl<K: Hash + Eq, V> Store<K, V> {
         self.0.get(key)
     }
 
+    /// Without telling the policy that it was asked for.
+    pub(crate) fn peek<Q>(&self, key: &Q) -> Option<Held<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.peek(key)
+    }
+
+    /// All that is there, a short lock for each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, Held<V>)>
+    where
+        K: Clone,
+    {
+        self.0.iter()
+    }
+
     /// Stores the entry, or not if it is heavier than a shard may hold; the old one of that key leaves in either case.
     pub(crate) fn insert(&self, key: K, entry: Held<V>) -> Evicted<K, V> {
         let mut evicted = Evicted::default();
