@@ -30,48 +30,59 @@
 //!
 //! # The picture
 //!
-//! A [`Cache`] holds the dependency graph; its [`Region`]s hold the values, each region with its own types, capacity and
-//! lifetimes. A loader says what its value depends on: by name ([`dep!`]), or by reading other regions, whose
-//! dependencies it inherits. Whoever changes something calls [`Cache::invalidate`] with its name afterwards.
+//! A [`Cache`] holds the dependency graph; its [`Region`]s hold the values, each region with its own types, capacity,
+//! lifetimes and layers. A loader says what its value depends on: by name ([`dep!`]), or by reading other regions, whose
+//! dependencies it inherits. Whoever changes something calls [`Cache::invalidate`] with its name afterwards, or wraps
+//! the change in [`Cache::writing`].
 //!
 //! Nothing is searched and nothing is deleted then. Every dependency name selects one of a fixed number of *version
 //! cells*; invalidating raises the cell, and every entry remembers how far the versions were when its load **started**.
 //! It is served only while none of its cells has moved beyond that. So one invalidation reaches a million dependents at
 //! once, a value that was being loaded at the time can neither be stored nor served to later callers, and evicting an
-//! entry leaves nothing to clean up.
+//! entry leaves nothing to clean up. [`invalidation`] has pictures.
 //!
 //! The usual "look it up, load it, put it in" has no such memory: a value that was read before a change and stored after it
 //! stays. So does one that is put in by [`Region::insert`], hence its warning: load through [`Region::get_or_load`].
 //!
 //! # Guarantees
 //!
-//! The seven laws of [`Region`] are the contract; the first is the sentence at the top of this page. Excluded:
+//! The seven laws of [`Region`] are the contract; the first is the sentence at the top of this page. It is relaxed only for what is
+//! invalidated [softly](Change::soft) or [gradually](Change::gradual). Serving what has *expired*, where a region is told to
+//! ([`stale_for`](RegionBuilder::stale_for), [`fail_safe`](RegionBuilder::fail_safe)), never serves what was invalidated.
+//! Excluded:
 //!
-//! - **A crash or a cancelled task between the change and the call.** Call `invalidate` where the change is committed and
-//!   cannot be cancelled apart from it; it takes effect when called and needs no await, so a blocking closure can do it.
-//! - **A source that answers from the past**, such as a replica that lags behind the invalidation.
+//! - **A crash or a cancelled task between the change and the call.** [`Cache::writing`] covers the task, not the crash.
+//! - **A source that answers from the past**, such as a replica that lags behind the invalidation; unless it is told for how
+//!   long ([`Change::hold_off`]).
 //! - **What was not declared.** A loader that reads something without saying so, or hands work to another task without
 //!   [`Region::within`], has a value that nobody can invalidate. The same is true of what it got before it was called: a
 //!   [`Hit`] that it captured, or a read whose first poll was outside of it.
 //! - **Other caches.** Dependencies do not cross from one [`Cache`] to another: use one, with many regions.
 //! - **Other processes.** An invalidation reaches this process.
 //!
-//! Time (`ttl`) is judged by a coarse clock, about a millisecond late; invalidation by no clock at all.
+//! Time is judged by a coarse clock, about a millisecond late; invalidation by no clock at all. What layers keep is served
+//! after a restart only if the cache was closed in order and told where to write down what was invalidated.
 //!
 //! # Costs
 //!
-//! A hit is a lookup in [quick_cache], one relaxed load per dependency, one counter and one reference count; with a
-//! lifetime, one load of the coarse clock. A miss takes the lock of one of 32 shards of running loads twice, and allocates
-//! the entry, the flight that others may join, its scope and the loader's future; if the loader waits, a task. A load within
-//! a load notes who waits for whom under one lock. An invalidation is five atomic operations; one by key also takes its
-//! shard's lock and the store's. An entry costs its key, its value, 56 bytes, 8 per dependency (at most 64 of them), and the
-//! store's own overhead; the version cells cost half a MiB per cache. There is no background task.
+//! A hit is a lookup in [quick_cache], a comparison of the entry's stamp with the latest version, one load of the coarse clock if
+//! there is a lifetime, a count and a reference count. After an invalidation, of whatever, the next hit of each entry also
+//! looks at the cells of its key, its region and its dependencies. A miss takes the lock of one of 32 shards of running
+//! loads twice, and allocates the entry, the flight that others may join, its scope and the loader's future; if the loader
+//! waits, a task. A load within a load notes who waits for whom under one lock. An invalidation is five atomic operations; one by
+//! key also takes its shard's lock and the store's; a gentler one two locks of its own.
+//!
+//! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more, or
+//! with `idle`, `refresh_after` or `fail_safe`, another block. The version cells cost half a MiB per cache. There is no
+//! background task: pending and background loads run in tasks of the current runtime, writes to layers as well, and
+//! [`Cache::sweep`] when it is called.
 //!
 //! [quick_cache]: https://docs.rs/quick_cache
 //!
 //! # Limits, and what to use instead
 //!
-//! - One process, one layer: memory. Entries that are stale or expired leave when they are looked up or evicted.
+//! - One process. Its memory, and layers of bytes below it: of these the crate brings the trait only.
+//! - Entries that are stale or expired leave when they are looked up, evicted or swept.
 //! - No dependencies, no loading, only speed: use `quick_cache` itself. Its admission policy does not suit: `moka`.
 //! - Derived values that must be recomputed minimally, not just dropped: `salsa`.
 //! - Values are shared behind a reference count ([`Hit`]), so there is no mutable access.
@@ -79,10 +90,17 @@
 //!
 //! # Features
 //!
-//! None. Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads; loads that never wait, `get`,
-//! `insert` and `invalidate` work without a runtime.
+//! | Feature | What it adds |
+//! |---|---|
+//! | `layers` | layers below memory: the trait `Layer`, regions that use some, `Cache::close`; values and keys implement serde's traits |
+//!
+//! Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads and for time-outs; loads that never wait,
+//! `get`, `insert` and `invalidate` work without a runtime.
 
 #![forbid(unsafe_code)]
+
+#[doc = include_str!("../docs/invalidation.md")]
+pub mod invalidation {}
 
 mod below;
 mod builder;

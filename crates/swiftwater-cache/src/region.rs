@@ -23,19 +23,22 @@ use crate::{
 /// # Laws
 ///
 /// 1. A value that depends on `d` is never returned by a `get` that starts after `invalidate(d)` returned, if the load
-///    of that value started before the call. The same for a key. *Depends* includes what the load read from other
-///    entries, and what those had read.
+///    of that value started before the call. The same for a key, a region, everything. *Depends* includes what the load read
+///    from other entries, and what those had read. (An invalidation that is [soft](crate::Change::soft) or
+///    [gradual](crate::Change::gradual) asks for less.)
 /// 2. A load that started before an `insert` or an `invalidate` of its key is not stored after it.
 /// 3. At most one load per key runs at a time that may still be stored. Nobody waits for more than two loads: the running
 ///    one, and one more if something was invalidated while it ran.
-/// 4. A caller that goes away leaves the load to the others. A loader that fails or panics leaves nobody waiting: those
-///    who waited get the error, or load anew if they asked after an invalidation that it may not have seen.
-/// 5. What is stored is not served beyond its lifetime, which counts from the start of its load and never exceeds that of
-///    anything that the load read here. (A caller who waits for a running load gets its value at whatever age it comes.)
+/// 4. A caller that goes away leaves the load to the others. A loader that fails, panics or takes too long leaves nobody
+///    waiting: those who waited get the error, or load anew if they asked after an invalidation that it may not have seen.
+/// 5. What is stored is not served as fresh beyond its lifetime, which counts from the start of its load and never exceeds that
+///    of anything that the load read here. What is served beyond it, where the region is told to, says so
+///    ([`Hit::is_stale`]), has never been invalidated, and what a loader makes of it is not stored. (A caller who waits for a
+///    running load gets its value at whatever age it comes.)
 /// 6. The weight of what is stored never exceeds the capacity by more than the rounding of its shards (less than one
 ///    unit each).
 /// 7. Switched off, a region is as if it were not there: `get` finds nothing, every loading call runs its own loader,
-///    nothing is stored; and what is switched on again has missed no invalidation.
+///    no layer is asked, nothing is stored; and what is switched on again has missed no invalidation.
 pub struct Region<K, V, E = AnyError>(pub(crate) Arc<Engine<K, V, E>>);
 
 impl<K, V, E> Region<K, V, E>
