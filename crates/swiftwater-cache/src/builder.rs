@@ -21,8 +21,9 @@ use crate::{
 };
 use crate::{
     cache::Cache,
-    engine::Engine,
+    engine::{Engine, Options},
     error::AnyError,
+    index::{Follow, Index},
     lane::{Excess, Lane},
     links::Links,
     policy::{FailSafe, Policy},
@@ -125,6 +126,7 @@ pub struct RegionBuilder<K, V, E = AnyError> {
     max_loads: Option<(usize, Excess)>,
     #[cfg(feature = "layers")]
     layers: Layers<K, V>,
+    index: bool,
     enabled: bool,
     error: PhantomData<fn() -> E>,
 }
@@ -150,6 +152,7 @@ impl<K, V> RegionBuilder<K, V> {
             max_loads: None,
             #[cfg(feature = "layers")]
             layers: Layers { schema: None, shape: 0, codec: None, tiers: Vec::new() },
+            index: false,
             enabled: true,
             error: PhantomData,
         }
@@ -166,6 +169,7 @@ impl<K, V> RegionBuilder<K, V> {
             max_loads: self.max_loads,
             #[cfg(feature = "layers")]
             layers: self.layers,
+            index: self.index,
             enabled: self.enabled,
             error: PhantomData,
         }
@@ -280,6 +284,14 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         self
     }
 
+    /// Whether the region keeps an exact index from dependencies to keys, for [`dependents`](Region::dependents) and
+    /// [`purge`](Region::purge). Default: no, since invalidating needs none. Costs about 60 bytes and the key for each dependency
+    /// of each entry, and a lock for each of them whenever an entry comes or goes.
+    pub fn index(mut self, index: bool) -> Self {
+        self.index = index;
+        self
+    }
+
     /// The version of what the region's values mean, for [layers](Self::layer) that outlive the process. Raise it when a
     /// value that was written by an older program may not be read by a newer one although its type looks the same.
     #[cfg(feature = "layers")]
@@ -347,15 +359,15 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         let below = None;
         let guess = self.memory / if self.policy.weigher.is_some() { 1024 } else { 1 };
         let entries = self.expected_entries.unwrap_or_else(|| guess.clamp(MIN_GUESS, MAX_GUESS) as usize);
-        let engine = Arc::new(Engine::new(
-            self.name,
-            self.cache.shared().clone(),
-            (self.memory, entries),
-            self.policy,
-            self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
+        let options = Options {
+            room: (self.memory, entries),
+            index: self.index.then(|| Arc::new(Index::new()) as Arc<dyn Follow<K>>),
+            policy: self.policy,
+            lane: self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
             below,
-            self.enabled,
-        ));
+            enabled: self.enabled,
+        };
+        let engine = Arc::new(Engine::new(self.name, self.cache.shared().clone(), options));
         self.cache.shared().add_region(&engine)?;
         Ok(Region(engine))
     }

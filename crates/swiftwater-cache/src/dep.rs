@@ -165,7 +165,7 @@ impl<H: Hasher> Hasher for Canonical<H> {
 /// | `0`, of no kind | every dependency there is, see [`Edge::EVERYTHING`] |
 /// | `4` | every key of a region |
 /// | `8`, of no kind | every entry there is, see [`Edge::ALL`] |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Edge(u64);
 
 /// What an edge stands for.

@@ -31,6 +31,7 @@ use crate::{
     error::LoadError,
     explain::{Cause, Explanation, Verdict},
     flight::{Flight, Landed},
+    index::Follow,
     lane::Lane,
     load::{Landing, sleep},
     policy::{Phase, Policy},
@@ -57,6 +58,17 @@ pub(crate) struct Engine<K, V, E> {
     /// Some load has read a region of this name: from then on its keys are dependencies.
     read_by_loads: Arc<AtomicBool>,
     pub(crate) stats: Stats,
+}
+
+/// What the builder was told.
+pub(crate) struct Options<K, V> {
+    /// The highest weight, and about how many entries that is.
+    pub(crate) room: (u64, usize),
+    pub(crate) index: Option<Arc<dyn Follow<K>>>,
+    pub(crate) policy: Policy<K, V>,
+    pub(crate) lane: Option<Lane>,
+    pub(crate) below: Option<Arc<dyn Below<K, V>>>,
+    pub(crate) enabled: bool,
 }
 
 type Flights<K, V, E> = HashMap<K, Arc<Flight<V, E>>, RandomState>;
@@ -93,21 +105,13 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 }
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
-    /// `room` is the highest weight, and about how many entries that is.
-    pub(crate) fn new(
-        name: &'static str,
-        cache: Arc<Shared>,
-        room: (u64, usize),
-        policy: Policy<K, V>,
-        lane: Option<Lane>,
-        below: Option<Arc<dyn Below<K, V>>>,
-        enabled: bool,
-    ) -> Self {
+    pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V>) -> Self {
+        let Options { room, index, policy, lane, below, enabled } = options;
         let hasher = RandomState::default();
         Self {
             name,
             whole: Dep::whole(name),
-            store: Store::new(room.0, room.1, hasher.clone()),
+            store: Store::new(room, hasher.clone(), index),
             flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
             policy,
@@ -318,6 +322,25 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             Verdict::Absent
         };
         explanation
+    }
+
+    /// The keys of the entries that depend on it, if there is an index.
+    pub(crate) fn dependents(&self, dep: Dep) -> Option<Vec<K>> {
+        self.store.dependents(dep)
+    }
+
+    /// Invalidates it and lets go at once of the entries that depend on it, if there is an index.
+    pub(crate) fn purge(&self, dep: Dep) -> Option<usize> {
+        self.cache.invalidate(dep.into());
+        let keys = self.store.dependents(dep)?;
+        let removed = |key: &K| {
+            self.store.peek(key).and_then(|entry| {
+                // Not what has been loaded since.
+                let stale = !self.cache.stamps.current(entry.edges(), entry.stamp());
+                if stale { self.store.remove_exactly(key, &entry) } else { None }
+            })
+        };
+        Some(keys.iter().filter_map(removed).count())
     }
 
     /// Lets go of what cannot be served any more, so many entries a second.

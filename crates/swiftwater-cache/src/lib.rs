@@ -114,6 +114,7 @@ mod envelope;
 mod error;
 mod explain;
 mod flight;
+mod index;
 mod lane;
 #[cfg(feature = "layers")]
 mod layer;

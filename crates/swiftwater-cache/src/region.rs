@@ -300,6 +300,36 @@ where
         self.0.name
     }
 
+    /// The keys whose entries in memory say that they depend on it: what [`purge`](Self::purge) would let go of. In no order;
+    /// those that depend on so much that it is not told apart are among them. `None` if the region was built without an
+    /// [`index`](crate::RegionBuilder::index).
+    #[must_use]
+    pub fn dependents(&self, dep: Dep) -> Option<Vec<K>> {
+        self.0.dependents(dep)
+    }
+
+    /// Invalidates a dependency, in every region, and lets go at once of the entries of this one that depend on it: where the
+    /// memory is wanted back now. Says how many they were; `None` if the region was built without an
+    /// [`index`](crate::RegionBuilder::index), when it has only been invalidated.
+    ///
+    /// Cost: two locks for each of them, on this thread.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region, dep};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let prices: Region<u64, u32> = cache.region("prices").index(true).build()?;
+    /// prices.insert_with(1, 995, |entry| entry.depends_on(dep!("tariff", 7)));
+    /// assert_eq!(prices.dependents(dep!("tariff", 7)), Some(vec![1]));
+    /// assert_eq!(prices.purge(dep!("tariff", 7)), Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn purge(&self, dep: Dep) -> Option<usize> {
+        self.0.purge(dep)
+    }
+
     /// Why a `get` of the key would find an entry in memory, or not. For people: it takes a lock and changes nothing, and
     /// does not look in layers.
     ///

@@ -1,14 +1,18 @@
 //! The typed memory store: quick_cache, with the values that an operation pushes out handed back, so that no destructor
 //! of the user's runs under a lock of ours.
 
-use std::{borrow::Borrow, hash::Hash};
+use std::{borrow::Borrow, hash::Hash, sync::Arc};
 
 use foldhash::fast::RandomState;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use crate::entry::Held;
+use crate::{dep::Dep, entry::Held, index::Follow};
 
-pub(crate) struct Store<K, V>(Cache<K, Held<V>, Weight, RandomState, Outgoing>);
+pub(crate) struct Store<K, V> {
+    map: Cache<K, Held<V>, Weight, RandomState, Outgoing<K>>,
+    /// Follows what is in the map, if the region has one.
+    index: Option<Arc<dyn Follow<K>>>,
+}
 
 /// What left the store: to be dropped where no lock is held.
 pub(crate) struct Evicted<K, V> {
@@ -33,13 +37,17 @@ impl<K, V> Default for Evicted<K, V> {
 }
 
 impl<K: Hash + Eq, V> Store<K, V> {
-    pub(crate) fn new(capacity: u64, entries: usize, hasher: RandomState) -> Self {
+    pub(crate) fn new(
+        (capacity, entries): (u64, usize),
+        hasher: RandomState,
+        index: Option<Arc<dyn Follow<K>>>,
+    ) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(capacity)
             .estimated_items_capacity(entries)
             .build()
             .expect("both capacities are given");
-        Self(Cache::with_options(options, Weight, hasher, Outgoing))
+        Self { map: Cache::with_options(options, Weight, hasher, Outgoing(index.clone())), index }
     }
 
     #[inline]
@@ -48,7 +56,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.get(key)
+        self.map.get(key)
     }
 
     /// Without telling the policy that it was asked for.
@@ -57,7 +65,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.peek(key)
+        self.map.peek(key)
     }
 
     /// All that is there, a short lock for each.
@@ -65,13 +73,16 @@ impl<K: Hash + Eq, V> Store<K, V> {
     where
         K: Clone,
     {
-        self.0.iter()
+        self.map.iter()
     }
 
     /// Stores the entry, or not if it is heavier than a shard may hold; the old one of that key leaves in either case.
     pub(crate) fn insert(&self, key: K, entry: Held<V>) -> Evicted<K, V> {
+        if let Some(index) = &self.index {
+            index.add(&key, entry.edges());
+        }
         let mut evicted = Evicted::default();
-        self.0.insert_with_lifecycle(key, entry, &mut evicted);
+        self.map.insert_with_lifecycle(key, entry, &mut evicted);
         evicted
     }
 
@@ -80,7 +91,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        Evicted { entries: self.0.remove(key).into_iter().collect(), ..Evicted::default() }
+        Evicted { entries: self.left(self.map.remove(key)).into_iter().collect(), ..Evicted::default() }
     }
 
     /// Removes the entry unless another has taken its place.
@@ -89,23 +100,35 @@ impl<K: Hash + Eq, V> Store<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.0.remove_if(key, |stored| Held::ptr_eq(stored, entry))
+        self.left(self.map.remove_if(key, |stored| Held::ptr_eq(stored, entry)))
+    }
+
+    fn left(&self, removed: Option<(K, Held<V>)>) -> Option<(K, Held<V>)> {
+        if let (Some(index), Some((key, entry))) = (&self.index, &removed) {
+            index.remove(key, entry.edges());
+        }
+        removed
+    }
+
+    /// The keys of the entries that depend on it, if there is an index.
+    pub(crate) fn dependents(&self, dep: Dep) -> Option<Vec<K>> {
+        self.index.as_ref().map(|index| index.dependents(dep))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.map.len()
     }
 
     pub(crate) fn weight(&self) -> u64 {
-        self.0.weight()
+        self.map.weight()
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.0.capacity()
+        self.map.capacity()
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
-        self.0.set_capacity(capacity);
+        self.map.set_capacity(capacity);
     }
 }
 
@@ -120,10 +143,15 @@ impl<K, V> Weighter<K, Held<V>> for Weight {
 }
 
 /// Collects what is replaced, evicted or rejected.
-#[derive(Clone)]
-struct Outgoing;
+struct Outgoing<K>(Option<Arc<dyn Follow<K>>>);
 
-impl<K, V> Lifecycle<K, Held<V>> for Outgoing {
+impl<K> Clone for Outgoing<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K, V> Lifecycle<K, Held<V>> for Outgoing<K> {
     type RequestState = Evicted<K, V>;
 
     fn before_evict(&self, outgoing: &mut Evicted<K, V>, _: &K, _: &mut Held<V>) {
@@ -131,6 +159,9 @@ impl<K, V> Lifecycle<K, Held<V>> for Outgoing {
     }
 
     fn on_evict(&self, outgoing: &mut Evicted<K, V>, key: K, entry: Held<V>) {
+        if let Some(index) = &self.0 {
+            index.remove(&key, entry.edges());
+        }
         outgoing.entries.push((key, entry));
     }
 }
