@@ -411,7 +411,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             if outgoing.stored {
                 below.keep(&key, &entry, Moment::Filled);
             }
-            self.demote(&key, &outgoing);
+            self.demote(&outgoing);
         }
         // Last, since the user's destructors may panic.
         drop((detached, outgoing));
@@ -435,13 +435,12 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         drop((detached, removed));
     }
 
-    /// Hands what was evicted for this key to the layers that want it.
-    pub(crate) fn demote(&self, stored: &K, outgoing: &Evicted<K, V>) {
+    /// Hands what was evicted, or was too heavy, to the layers that want it.
+    pub(crate) fn demote(&self, outgoing: &Evicted<K, V>) {
         let Some(below) = self.below.as_ref().filter(|_| outgoing.evicted > 0) else { return };
         let now = self.clock.now();
         for (key, entry) in &outgoing.entries {
-            // What was there of the same key was replaced by something newer.
-            if key != stored && now < entry.expires() && self.fate(key, entry, now) == Fate::Clean {
+            if now < entry.expires() && self.fate(key, entry, now) == Fate::Clean {
                 below.keep(key, entry, Moment::Evicted);
             }
         }

@@ -370,7 +370,7 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
         self.flight.land(result);
         // Now that everybody is on the way: the layers, and the user's destructors.
         let Some((outgoing, key)) = arrived else { return false };
-        self.engine.demote(&self.key, &outgoing);
+        self.engine.demote(&outgoing);
         outgoing.stored && key.is_none()
     }
 }

@@ -128,7 +128,11 @@ fn manual() -> (Cache, Hand) {
 }
 
 fn builder(cache: &Cache) -> RegionBuilder<u64, Price> {
-    cache.region("prices").ttl(MINUTE).schema(1)
+    builder_named(cache, "prices")
+}
+
+fn builder_named(cache: &Cache, name: &'static str) -> RegionBuilder<u64, Price> {
+    cache.region(name).ttl(MINUTE).schema(1)
 }
 
 /// A second cache cannot believe the first one's envelopes, so memory is emptied by switching to a tiny region: what is
@@ -422,6 +426,12 @@ async fn what_is_evicted_goes_down_where_it_is_wanted() {
     fill(&prices).await;
     assert!(shelf.len() >= 9, "{} of 11 have been evicted", shelf.len());
     assert_eq!(load(&prices, 1, 20).await.cents, 10);
+    // So does what is too heavy for memory.
+    let heavy = builder_named(&cache, "heavy").memory(10).weigher(|_, _| 100);
+    let heavy = heavy.layer(Tier::from(shelf.clone()).fill(Fill::OnEviction)).build().unwrap();
+    load(&heavy, 1, 10).await;
+    assert!(heavy.get(&1).is_none());
+    assert_eq!(load(&heavy, 1, 20).await.cents, 10);
     // What is not current any more is not worth it.
     shelf.map.lock().unwrap().clear();
     cache.invalidate(Dep::everything());
