@@ -426,6 +426,10 @@ async fn what_is_evicted_goes_down_where_it_is_wanted() {
     fill(&prices).await;
     assert!(shelf.len() >= 9, "{} of 11 have been evicted", shelf.len());
     assert_eq!(load(&prices, 1, 20).await.cents, 10);
+    prices.insert(7, Price { cents: 70 });
+    prices.insert(8, Price { cents: 80 });
+    settle().await;
+    assert_eq!(load(&prices, 7, 20).await.cents, 70, "an insert evicts as well");
     // So does what is too heavy for memory.
     let heavy = builder_named(&cache, "heavy").memory(10).weigher(|_, _| 100);
     let heavy = heavy.layer(Tier::from(shelf.clone()).fill(Fill::OnEviction)).build().unwrap();

@@ -8,10 +8,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use common::{Gates, cache, readings, region, settle, spawn};
 use swiftwater_cache::{Cache, Hit, LoadError, ManyCx, Region, dep};
+use swiftwater_core::Clock;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What was asked for, call by call.
 type Calls = Arc<Mutex<Vec<Vec<u64>>>>;
@@ -152,6 +156,26 @@ async fn an_error_and_a_panic_concern_all_and_leave_nobody_waiting() {
     rows.insert(1, 5);
     assert!(rows.get_or_load_many(&[1, 2], failing).await.is_err());
     assert_eq!(values(&load(&rows, &[1, 2], &Calls::default()).await), [Some(5), Some(3)]);
+}
+
+/// The source says that there is none any more: the old value does not stand in for that, then or later.
+#[tokio::test]
+async fn what_is_gone_at_the_source_is_not_made_good_by_what_there_was() {
+    let (clock, hand) = Clock::manual();
+    let cache = Cache::builder().clock(clock).build().unwrap();
+    let builder = cache.region("rows").ttl(SECOND).fail_safe(100 * SECOND, SECOND);
+    let rows: Region<u64, u64> = builder.build().unwrap();
+    rows.insert(10, 1);
+    rows.insert(1, 5);
+    hand.advance(SECOND);
+    assert_eq!(values(&load(&rows, &[10, 1], &Calls::default()).await), [None, Some(2)]);
+    let failing = async |_| Err(std::fmt::Error.into());
+    assert!(rows.get_or_load(&10, failing).await.is_err());
+    // Where the load has failed, it does.
+    hand.advance(SECOND);
+    let failing = |_: ManyCx<u64>| async { Err::<Vec<(u64, u64)>, _>(std::fmt::Error.into()) };
+    let served = rows.get_or_load_many(&[1], failing).await.unwrap();
+    assert!(served[0].as_ref().is_some_and(|hit| hit.is_stale() && **hit == 2));
 }
 
 #[tokio::test]
