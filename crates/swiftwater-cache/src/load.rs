@@ -339,7 +339,7 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
         match loaded {
             Ok(Got::Found(found)) => {
                 let result = self.engine.found(&self.key, found);
-                self.end(result, NEVER); // what was kept is from before any hold-off
+                self.end(result, since);
             }
             Ok(Got::Loaded(value)) => self.land_loaded(Ok(value), since),
             Err(error) => self.land_loaded(Err(error), since),

@@ -492,6 +492,17 @@ async fn a_gate_keeps_calls_away_and_hears_how_they_went() {
 }
 
 #[tokio::test]
+async fn what_is_loaded_anew_is_not_taken_from_the_layer() {
+    let (cache, hand) = manual();
+    let shelf = Shelf::new();
+    let prices = builder(&cache).refresh_after(0.5).layer(shelf.clone()).build().unwrap();
+    load(&prices, 1, 10).await;
+    hand.advance(MINUTE / 2);
+    assert_eq!(load(&prices, 1, 20).await.cents, 10);
+    assert_eq!(prices.get(&1).unwrap().cents, 20, "and not the 10 that the layer has");
+}
+
+#[tokio::test]
 async fn a_region_that_is_off_asks_no_layer() {
     let (cache, _hand) = manual();
     let shelf = Shelf::new();

@@ -127,6 +127,20 @@ async fn a_failed_load_is_made_good_by_what_there_was_and_not_tried_again_at_onc
 }
 
 #[tokio::test]
+async fn what_was_invalidated_while_the_load_ran_does_not_make_good_for_it() {
+    let (cache, prices, hand) = prices(|region| region.fail_safe(10 * MINUTE, SECOND));
+    prices.insert_with(1, 1, |entry| entry.depends_on(dep!("tariff")));
+    hand.advance(MINUTE);
+    let gates = Gates::<Result<u32, Failed>>::new();
+    let (inner, region) = (gates.clone(), prices.clone());
+    let asked = spawn(async move { region.get_or_load(&1, async move |_| inner.pass(1).await).await });
+    settle().await;
+    cache.invalidate(dep!("tariff"));
+    gates.open(Err(Failed));
+    assert!(asked.await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn everybody_who_waits_for_a_load_that_fails_is_served_what_there_was() {
     let (_, prices, hand) = prices(|region| region.fail_safe(10 * MINUTE, SECOND));
     load(&prices, 1).await;
