@@ -126,6 +126,45 @@ async fn gradually_entries_take_their_turns_over_the_window() {
     assert_eq!(served(), 0, "all of them by its end");
 }
 
+/// What has had its turn stays gone, and nobody gets more time than the first one gave.
+#[tokio::test]
+async fn a_second_gradual_one_brings_nothing_back_and_delays_nothing() {
+    for later in [MINUTE / 10, MINUTE, MINUTE * 10] {
+        let (cache, hand) = manual();
+        let prices = region(&cache, "prices");
+        for key in 0..300 {
+            load(&prices, key, 10).await;
+        }
+        // Not looked at before the end, since a look lets go of what is stale.
+        cache.invalidate(dep!("tariff").gradual(MINUTE));
+        hand.advance(MINUTE / 2);
+        cache.invalidate(dep!("tariff").gradual(later));
+        let half = (0..300).filter(|key| prices.get(key).is_some()).count();
+        assert!(half < 200, "{half} of about 150 after a second one of {later:?}");
+        hand.advance(MINUTE / 2);
+        assert_eq!((0..300).filter(|key| prices.get(key).is_some()).count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn one_that_has_run_its_course_does_not_concern_what_came_later() {
+    let (cache, hand) = manual();
+    let prices = region(&cache, "prices");
+    load(&prices, 1, 10).await;
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    hand.advance(MINUTE);
+    load(&prices, 1, 20).await;
+    cache.invalidate(dep!("tariff").soft());
+    let once_more = load(&prices, 1, 30).await;
+    assert!(once_more.is_stale() && once_more == 20);
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    hand.advance(MINUTE);
+    settle().await;
+    load(&prices, 1, 40).await;
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    assert!(prices.get(&1).is_some(), "its turn has not come");
+}
+
 #[tokio::test]
 async fn what_was_loaded_since_is_not_taken_again() {
     let (cache, hand) = manual();

@@ -254,10 +254,11 @@ async fn what_is_in_demand_is_loaded_before_it_expires() {
 
 #[tokio::test]
 async fn an_early_load_that_fails_is_not_tried_again_and_harms_nobody() {
-    let (_, prices, hand) = prices(|region| region.refresh_after(0.5));
+    let (cache, prices, hand) = prices(|region| region.refresh_after(0.5));
     load(&prices, 1).await;
     hand.advance(MINUTE / 2);
     for _ in 0..3 {
+        cache.invalidate(dep!("something else")); // so that the entry is looked at closely each time
         assert_eq!(fail(&prices).await.unwrap(), 1);
         settle().await;
     }
