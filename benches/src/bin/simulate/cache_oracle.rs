@@ -117,6 +117,7 @@ fn ours(report: &mut Report, name: &'static str, seeds: u64, plan: impl Fn(&mut 
         let history = History {
             seed,
             span: SPAN,
+            levels: plan.levels,
             writers: plan.writers,
             rests: plan.rests,
             // What has begun to load before the end of the windows has ended, too.
@@ -178,8 +179,8 @@ fn other<S: Subject>(seeds: u64, make: impl Fn(&Arc<Source>) -> S) -> Tally {
     let mut all = Tally::default();
     for seed in 0..seeds {
         let plan = Plan::plain(&mut Rng::with_seed(seed));
-        let Plan { rows, writers, rests, .. } = plan;
-        let history = History { seed, span: SPAN, writers, rests, settling: Duration::ZERO };
+        let Plan { rows, writers, rests, levels, .. } = plan;
+        let history = History { seed, span: SPAN, levels, writers, rests, settling: Duration::ZERO };
         let source = Arc::new(Source::new(rows, Weather::default(), seed));
         all.add(chaos::run(history, source, &make));
     }

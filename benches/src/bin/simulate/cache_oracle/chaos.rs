@@ -3,12 +3,16 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use fastrand::Rng;
+use swiftwater_benches::pin;
 use tokio::{
     runtime::Builder,
     task::{JoinSet, yield_now},
@@ -56,6 +60,8 @@ impl Answer {
 pub struct History {
     pub seed: u64,
     pub span: Duration,
+    /// How many levels of questions are asked.
+    pub levels: usize,
     pub writers: usize,
     /// After how many of 256 changes a writer rests.
     pub rests: u8,
@@ -122,16 +128,20 @@ impl Tally {
 pub fn run<S: Subject>(history: History, source: Arc<Source>, make: impl FnOnce(&Arc<Source>) -> S) -> Tally {
     let start = Instant::now();
     let mut rng = Rng::with_seed(history.seed);
-    // More than there may be processors: then threads are stopped anywhere.
-    let runtime = Builder::new_multi_thread().worker_threads(rng.usize(2..=4)).enable_time().build();
-    let runtime = runtime.expect("a runtime");
+    // More than there may be processors: then threads are stopped anywhere. Pinned, since the kernel keeps them all on one
+    // at times.
+    let next = AtomicUsize::new(0);
+    let pinned = move || pin(next.fetch_add(1, Relaxed));
+    let mut builder = Builder::new_multi_thread();
+    let builder = builder.worker_threads(rng.usize(2..=4)).enable_time().on_thread_start(pinned);
+    let runtime = builder.build().expect("a runtime");
     let subject = Arc::new(make(&source));
     let mut tally = runtime.block_on(async {
         let until = Instant::now() + history.span;
         let late = !history.settling.is_zero();
         let mut tasks = JoinSet::new();
         for _ in 0..READERS {
-            tasks.spawn(read(subject.clone(), source.clone(), rng.fork(), late, until));
+            tasks.spawn(read(subject.clone(), source.clone(), rng.fork(), history.levels, late, until));
         }
         for _ in 0..history.writers {
             tasks.spawn(write(subject.clone(), source.clone(), rng.fork(), history.rests, until));
@@ -144,7 +154,7 @@ pub fn run<S: Subject>(history: History, source: Arc<Source>, make: impl FnOnce(
             }
             source.calm_down();
             sleep(history.settling).await;
-            settle(&*subject, &source, &mut rng, late, &mut tally).await;
+            settle(&*subject, &source, &mut rng, history.levels, late, &mut tally).await;
         });
         if settled.await.is_err() {
             tally.violations += 1;
@@ -162,13 +172,14 @@ async fn read<S: Subject>(
     subject: Arc<S>,
     source: Arc<Source>,
     mut rng: Rng,
+    levels: usize,
     late: bool,
     until: Instant,
 ) -> Tally {
     let mut tally = Tally::default();
     loop {
         for _ in 0..rng.u32(1..=BURST) {
-            let question = Question::draw(&mut rng, source.rows());
+            let question = Question::draw(&mut rng, levels, source.rows());
             ask(&*subject, &source, question, &mut rng, late, &mut tally).await;
         }
         if Instant::now() >= until {
@@ -234,8 +245,15 @@ async fn disturb<S: Subject>(subject: Arc<S>, mut rng: Rng, until: Instant) -> T
 }
 
 /// Whatever was left behind is still there.
-async fn settle(subject: &impl Subject, source: &Source, rng: &mut Rng, late: bool, tally: &mut Tally) {
-    for question in Question::all(source.rows()) {
+async fn settle(
+    subject: &impl Subject,
+    source: &Source,
+    rng: &mut Rng,
+    levels: usize,
+    late: bool,
+    tally: &mut Tally,
+) {
+    for question in Question::all(levels, source.rows()) {
         for _ in 0..TRIES {
             if ask(subject, source, question, rng, late, tally).await {
                 break;

@@ -124,7 +124,7 @@ impl Control {
                 map.running.entry(question).or_insert_with(new).clone()
             };
             let entry = load.entry.get_or_init(|| self.load(question, load.stamp, rng)).await;
-            let mut good = self.current(question, load.stamp);
+            let mut good = self.current(question, entry.stamp);
             if self.rule == Rule::CheckedOnStore {
                 yield_now().await;
             }
@@ -188,7 +188,6 @@ impl Control {
             _ => loop {
                 let before = self.ticket.load(SeqCst);
                 self.cells[row].fetch_max(before + 1, SeqCst);
-                yield_now().await;
                 if self.ticket.compare_exchange(before, before + 1, SeqCst, SeqCst).is_ok() {
                     break;
                 }

@@ -88,11 +88,8 @@ fn region(cache: &Cache, name: &'static str, plan: &Plan) -> Region<usize, Vec<u
 }
 
 impl Subject for Ours {
-    async fn ask(&self, mut question: Question, rng: &mut Rng) -> Option<Answer> {
+    async fn ask(&self, question: Question, rng: &mut Rng) -> Option<Answer> {
         let world = &self.0;
-        if world.plan.flat {
-            question.level = 0;
-        }
         let (region, key, dice) = (&world.regions[question.level], question.key, rng.u32(..));
         let holding = !world.plan.gentle.hold.is_zero() && !world.source.is_calm();
         // What is stored is what counts there, and nobody else can tell it from what was loaded.

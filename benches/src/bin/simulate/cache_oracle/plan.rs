@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use swiftwater_cache::{Excess, MAX_EDGES};
 
-use crate::cache_oracle::source::Weather;
+use crate::cache_oracle::source::{LEVELS, Weather};
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -36,8 +36,8 @@ pub struct Plan {
     /// Regions are switched off and on, capacities and numbers of loads turned, derived keys invalidated.
     pub operators: bool,
     pub gentle: Gentle,
-    /// Only questions of the lowest level.
-    pub flat: bool,
+    /// How many levels of questions are asked.
+    pub levels: usize,
     pub region: Lives,
 }
 
@@ -113,7 +113,7 @@ impl Plan {
             refresh: false,
             operators: false,
             gentle: Gentle::default(),
-            flat: false,
+            levels: LEVELS,
             region: Lives {
                 memory: 10_000,
                 ttl: None,
@@ -249,7 +249,7 @@ pub fn held(plan: &mut Plan, rng: &mut Rng) {
 }
 
 pub fn flat(plan: &mut Plan, _: &mut Rng) {
-    plan.flat = true;
+    plan.levels = 1;
 }
 
 /// Those that leave every promise as strict as it is.

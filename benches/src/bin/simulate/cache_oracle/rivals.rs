@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::cache_oracle::{
     chaos::{Answer, Mark, Subject},
-    source::{Promise, Question, Source},
+    source::{LEVELS, Promise, Question, Source},
 };
 
 type Versions = Arc<[u64]>;
@@ -36,7 +36,9 @@ impl<L: Loads> Rival<L> {
     pub fn new(source: &Arc<Source>) -> Self {
         let rows = source.rows();
         let made_of = |row| {
-            Question::all(rows).filter(move |question| question.rows(rows).any(|of| of == row)).collect()
+            Question::all(LEVELS, rows)
+                .filter(move |question| question.rows(rows).any(|of| of == row))
+                .collect()
         };
         let index = (0..rows).map(made_of).collect();
         Self(Arc::new(World { cache: L::build(), source: source.clone(), index }))

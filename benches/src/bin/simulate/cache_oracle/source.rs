@@ -39,13 +39,13 @@ pub struct Question {
 }
 
 impl Question {
-    /// Often a large one.
-    pub fn draw(rng: &mut Rng, rows: usize) -> Self {
-        Self { level: [0, 1, 2, 2, 3, 3, 3, 3][rng.usize(..8)], key: rng.usize(..rows) }
+    /// Of so many levels and rows; often a large one.
+    pub fn draw(rng: &mut Rng, levels: usize, rows: usize) -> Self {
+        Self { level: [0, 1, 2, 2, 3, 3, 3, 3][rng.usize(..8)] % levels, key: rng.usize(..rows) }
     }
 
-    pub fn all(rows: usize) -> impl Iterator<Item = Self> {
-        (0..LEVELS).flat_map(move |level| (0..rows).map(move |key| Self { level, key }))
+    pub fn all(levels: usize, rows: usize) -> impl Iterator<Item = Self> {
+        (0..levels).flat_map(move |level| (0..rows).map(move |key| Self { level, key }))
     }
 
     /// The rows that it is made of, of so many, in the order of the answer.
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn the_rows_of_the_parts_are_those_of_the_question() {
         for rows in [4, 8, 100] {
-            for question in Question::all(rows).filter(|question| question.level > 0) {
+            for question in Question::all(LEVELS, rows).filter(|question| question.level > 0) {
                 let parts: Vec<_> = question.parts(rows).flat_map(|part| part.rows(rows)).collect();
                 assert_eq!(parts, question.rows(rows).collect::<Vec<_>>());
             }
