@@ -126,7 +126,7 @@ impl Subject for Ours {
                 Way::Insert => {
                     world.regions[0].insert_with(row, vec![version], |entry| world.declare(entry, row, false))
                 }
-                _ => drop(world.regions[0].invalidate(&row)),
+                _ => _ = world.regions[0].invalidate(&row),
             }
             return Some(Promise::strict(version));
         };
@@ -135,7 +135,7 @@ impl Subject for Ours {
         }
         let version = world.source.write(row);
         if !world.plan.gentle.is_any() {
-            drop(world.cache.invalidate(what));
+            world.cache.invalidate(what);
             return Some(Promise::strict(version));
         }
         Some(world.relax(version, what, rng))
@@ -147,12 +147,12 @@ impl Subject for Ours {
         if *noise {
             let noise = Change::from(world.noise[rng.usize(..NOISES)]);
             let window = std::time::Duration::from_micros(rng.u64(1..20_000));
-            drop(world.cache.invalidate(match rng.u8(..8) {
+            world.cache.invalidate(match rng.u8(..8) {
                 0..3 => noise.soft(),
                 3..5 => noise.gradual(window),
                 5..7 => noise.gradual(window).soft(),
                 _ => noise.hold_off(window / 16),
-            }));
+            });
         }
         if *operators {
             let region = &world.regions[rng.usize(..LEVELS)];
@@ -163,7 +163,7 @@ impl Subject for Ours {
                     region.knobs(&mut |knob| _ = knob.set(rng.u32(1..=12).into()).expect("within its bounds"))
                 }
                 // Of the lowest level it would be what is promised elsewhere.
-                _ => drop(world.regions[rng.usize(1..LEVELS)].invalidate(&rng.usize(..world.plan.rows))),
+                _ => _ = world.regions[rng.usize(1..LEVELS)].invalidate(&rng.usize(..world.plan.rows)),
             }
         }
         if links.is_some() {
@@ -188,11 +188,11 @@ impl World {
     fn change_above(&self, way: Way, row: usize) -> Promise {
         let linked = self.linked[row].read().unwrap_or_else(PoisonError::into_inner);
         let version = self.source.write(row);
-        drop(self.cache.invalidate(match way {
+        self.cache.invalidate(match way {
             _ if !*linked => dep!("row", row),
             Way::Table => table(row),
             _ => base(),
-        }));
+        });
         Promise::strict(version)
     }
 
@@ -221,7 +221,7 @@ impl World {
         match end {
             // In a task, which ends after what it ran was dropped.
             1 => assert!(tokio::spawn(writing).await.is_err_and(|error| error.is_panic())),
-            2 => drop(Abandon::after(rng.u32(..5), writing).await),
+            2 => _ = Abandon::after(rng.u32(..5), writing).await,
             _ => assert_eq!(writing.await.is_err(), end == 0),
         }
         let version = version.load(Relaxed);
@@ -243,7 +243,7 @@ impl World {
         if let Some(window) = window {
             change = change.gradual(window);
         }
-        drop(self.cache.invalidate(change));
+        self.cache.invalidate(change);
         Promise { version, soft, from: window.map(|window| Instant::now() + window) }
     }
 
