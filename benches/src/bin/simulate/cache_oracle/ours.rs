@@ -76,7 +76,7 @@ fn region(cache: &Cache, name: &'static str, plan: &Plan) -> Region<usize, Vec<u
         .refresh_after(lives.refresh_after)
         .load_timeout(lives.load_timeout);
     if let Some(ttl) = lives.negative {
-        builder = builder.negative(ttl, |versions: &Vec<u64>| versions[0] % 3 == 0);
+        builder = builder.negative(ttl, |versions: &Vec<u64>| versions[0].is_multiple_of(3));
     }
     if let Some((max_stale, throttle)) = lives.fail_safe {
         builder = builder.fail_safe(max_stale, throttle).soft_timeout(lives.soft_timeout);
