@@ -46,11 +46,12 @@ impl Arguments {
 }
 
 const SEEDS: u64 = 100;
-/// Enough to show that everything works and that the claims hold, within 20 s.
+/// Enough to show that everything works and that the claims hold, within half a minute.
 const QUICK_SEEDS: u64 = 5;
 /// Two days of computing.
 const MOST_SEEDS: u64 = 100_000;
-const USAGE: &str = "usage: simulate <breaker> [--quick] [--seeds N] [--json FILE] [--scenario NAME]";
+const USAGE: &str =
+    "usage: simulate <breaker|cache-oracle> [--quick] [--seeds N] [--json FILE] [--scenario NAME]";
 
 #[cfg(test)]
 mod tests {

@@ -1,16 +1,20 @@
-//! Policies in virtual time, ours beside ports of the rivals': `simulate <area> [--quick] [--seeds N] [--json FILE]`. Same
-//! seeds, same tables. Tables go to the standard output, in Markdown; progress to standard error. A claim that does not hold
-//! ends the run with exit code 1, after everything has been printed.
+//! Histories drawn from seeds, ours beside the rivals: `simulate <area> [--quick] [--seeds N] [--json FILE]`. Breakers are
+//! in virtual time: same seeds, same tables. Caches are in real threads: a seed decides what is done, not in which order.
+//! Tables go to the standard output, in Markdown; progress to standard error. A claim that does not hold ends the run with
+//! exit code 1, after everything has been printed.
 
 #![cfg_attr(
-    not(feature = "breaker"),
+    not(any(feature = "breaker", feature = "cache")),
     allow(dead_code, reason = "what the areas share, and no area is compiled in")
 )]
 
 mod arguments;
 #[cfg(feature = "breaker")]
 mod breaker;
+#[cfg(feature = "cache")]
+mod cache_oracle;
 mod report;
+#[cfg(feature = "breaker")]
 mod seeds;
 
 use std::{
@@ -63,12 +67,17 @@ fn area(area: &str) -> Result<Vec<Scenario>, String> {
     match area {
         #[cfg(feature = "breaker")]
         "breaker" => Ok(breaker::scenarios()),
-        area if AREAS.contains(&area) => Err(format!("{area} was not compiled in: add `--features {area}`")),
-        area => Err(format!("no area `{area}`: there are {}", AREAS.join(", "))),
+        #[cfg(feature = "cache")]
+        "cache-oracle" => Ok(cache_oracle::scenarios()),
+        area => Err(match AREAS.iter().find(|(name, _)| *name == area) {
+            Some((_, feature)) => format!("{area} was not compiled in: add `--features {feature}`"),
+            None => format!("no area `{area}`: there are {}", AREAS.map(|(name, _)| name).join(", ")),
+        }),
     }
 }
 
-const AREAS: [&str; 1] = ["breaker"];
+/// Each with its feature.
+const AREAS: [(&str, &str); 2] = [("breaker", "breaker"), ("cache-oracle", "cache")];
 
 fn simulate(prepared: Prepared) -> Result<(), (ExitCode, String)> {
     let Prepared { arguments, scenarios, json: mut file } = prepared;

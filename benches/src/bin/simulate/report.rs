@@ -41,6 +41,8 @@ pub struct Column {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Show {
+    /// Whole, with its thousands apart.
+    Count,
     Number,
     Percent,
     Seconds,
@@ -95,11 +97,20 @@ impl Show {
     fn digits(self, number: f64) -> String {
         match self {
             _ if number.is_infinite() => "never".to_owned(),
+            Self::Count => grouped(number as u64),
             Self::Number if number != 0.0 && number < 10.0 => format!("{number:.2}"),
             Self::Number => format!("{number:.0}"),
             Self::Percent => format!("{:.2} %", 100.0 * number),
             Self::Seconds => format!("{number:.1} s"),
         }
+    }
+}
+
+/// 1,234,567.
+fn grouped(number: u64) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", grouped(number / 1000), number % 1000),
     }
 }
 
@@ -184,6 +195,14 @@ mod tests {
         let none = "| none     |                  never |            100.00 % |\n";
         assert!(table.contains(none), "{table}");
         assert!(table.contains("| **ours** | 4.0 s (2.0 s to never) |"), "{table}");
+    }
+
+    #[test]
+    fn counts_are_whole() {
+        assert_eq!(
+            [0.0, 7.0, 1000.0, 12_034_567.0].map(|n| Show::Count.digits(n)),
+            ["0", "7", "1,000", "12,034,567"]
+        );
     }
 
     #[test]
