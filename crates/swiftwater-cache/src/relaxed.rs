@@ -109,11 +109,8 @@ impl Table {
         if self.is_quiet(stamp) {
             return Fate::Clean;
         }
-        let fate = |edge: Edge| match edge.form() {
-            // It does not say what it depends on, so it may be anything.
-            Form::Everything => Fate::Stale,
-            _ => self.mark(edge).map_or(Fate::Clean, |mark| mark.fate(stamp, now, share)),
-        };
+        // What depends on anything at all has been found stale before: the ticket has moved.
+        let fate = |edge| self.mark(edge).map_or(Fate::Clean, |mark| mark.fate(stamp, now, share));
         edges.into_iter().map(fate).max().unwrap_or(Fate::Clean)
     }
 

@@ -196,7 +196,13 @@ async fn of_two_gentle_ones_the_stricter_stays() {
     let soft = dep!("tariff").soft();
     let gradual = dep!("tariff").gradual(MINUTE);
     let later = dep!("tariff").gradual(MINUTE * 10);
-    for (pair, expected) in [((soft, gradual), "gone"), ((gradual, later), "gone"), ((soft, later), "any")] {
+    let both = dep!("tariff").soft().gradual(MINUTE);
+    for (pair, expected) in [
+        ((soft, gradual), "gone"),
+        ((both, gradual), "gone"),
+        ((gradual, later), "gone"),
+        ((soft, later), "any"),
+    ] {
         for (first, second) in [pair, (pair.1, pair.0)] {
             let (cache, hand) = manual();
             let prices = region(&cache, "prices");
@@ -346,4 +352,22 @@ async fn what_depends_on_too_much_is_held_and_softened_as_well() {
     cache.invalidate(dep!("product", 7).hold_off(MINUTE));
     prices.get_or_load(&1, many).await.unwrap();
     assert!(prices.get(&1).is_none());
+}
+
+/// It may depend on whatever was softened, so it is as good as invalidated.
+#[tokio::test]
+async fn what_depends_on_too_many_kinds_is_stale_with_any_gentle_one() {
+    let (cache, _hand) = manual();
+    let prices = region::<u32>(&cache, "prices");
+    let many = async |cx: LoadCx<u64>| {
+        (0..200).for_each(|n| cx.depends_on(dep!(&format!("kind {n}"))));
+        Ok(1)
+    };
+    prices.get_or_load(&1, many).await.unwrap();
+    assert!(prices.get(&1).is_some());
+    cache.invalidate(dep!("whatever").soft());
+    assert!(!prices.get_or_load(&1, many).await.unwrap().is_stale());
+    cache.invalidate(dep!("whatever").hold_off(MINUTE));
+    prices.get_or_load(&1, many).await.unwrap();
+    assert!(prices.get(&1).is_none(), "and held with any");
 }
