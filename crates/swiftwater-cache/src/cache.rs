@@ -124,7 +124,7 @@ impl Cache {
     /// Declares that `lower` lies under `upper`, as a product under its category: from now on what depends on `lower` depends
     /// on `upper` as well, and on what that lies under.
     ///
-    /// Entries learn of it when they are filled, so this invalidates `lower` once. Reading and invalidating cost nothing
+    /// Entries learn of it when they are filled, so this invalidates `lower`. Reading and invalidating cost nothing
     /// more; filling walks upwards from each dependency.
     ///
     /// # Errors
@@ -146,16 +146,22 @@ impl Cache {
     /// # }
     /// ```
     pub fn link(&self, lower: Dep, upper: Dep) -> Result<(), LinkError> {
-        if self.0.links.add(lower, upper)? {
-            // After the link is there: a load that has not seen it began before.
-            self.0.stamps.invalidate(lower);
-        }
+        self.0.links.add(lower, upper)?;
+        // After the link is there: a load that has not seen it began before. Also if it was there already, since whoever
+        // made it may not have come to this yet.
+        self.0.stamps.invalidate(lower);
         Ok(())
     }
 
-    /// Takes a link back, and says whether there was one. What was filled while it stood still depends on both.
+    /// Takes a link back, and says whether there was one. Invalidates `lower`, as [`link`](Self::link) does.
     pub fn unlink(&self, lower: Dep, upper: Dep) -> bool {
-        self.0.links.remove(lower, upper)
+        let removed = self.0.links.remove(lower, upper);
+        if removed {
+            // A load that runs now may have missed an invalidation of `upper` that still concerned it, and would not find
+            // the link when it ends.
+            self.0.stamps.invalidate(lower);
+        }
+        removed
     }
 
     pub(crate) fn new(

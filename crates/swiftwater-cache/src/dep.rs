@@ -188,6 +188,11 @@ impl Edge {
     /// Stands for no dependency.
     pub(crate) const NONE: Self = Self(2);
 
+    /// Of a key, its region.
+    pub(crate) fn whole(self) -> Option<Self> {
+        (self.form() == Form::Key).then_some(Self((self.0 & KIND_MASK) | WHOLE))
+    }
+
     /// As layers keep it.
     #[cfg(feature = "layers")]
     pub(crate) fn number(self) -> u64 {

@@ -520,6 +520,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Held<V> {
         let weight = self.weigh(key, &value);
         let declared = scope.seal(&self.cache.links, || self.key_dep(key));
+        let stamp = declared.since.map_or(stamp, |since| since.min(stamp));
         let chance = if self.policy.jitter > 0.0 { self.share(&(key, start.as_nanos())) } else { 0.0 };
         let times = self.policy.times(&value, &declared, start, chance);
         Held::new(Entry::new(value, &declared.edges, stamp, times, weight))
@@ -534,6 +535,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         arrival: Arrival<V>,
         start: Tick,
     ) -> (Evicted<K, V>, Option<K>) {
+        if let Arrival::Entry(entry) = &arrival
+            && self.cache.relaxed.holds(self.edges_of(key, entry), start)
+        {
+            flight.hold();
+        }
         let mut flights = self.flights(key);
         let ours = flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
         let key = if ours { flights.remove_entry(key).map(|(key, _)| key) } else { None };
@@ -554,7 +560,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             }
         };
         match key {
-            Some(key) if self.storable(&key, &entry, start) => {
+            Some(key) if !flight.is_held() && self.servable(&key, &entry) => {
                 let mut outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
                 self.count_outgoing(&outgoing, &entry);
@@ -577,13 +583,17 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     /// A load that has read a key depends on what that one depends on, be it a value or an error.
-    pub(crate) fn inherit(&self, readers: &Readers, key: &K, scope: &Scope, result: &Landed<V, E>) {
+    pub(crate) fn inherit(&self, readers: &Readers, key: &K, flight: &Flight<V, E>, result: &Landed<V, E>) {
         match result {
             Ok(entry) => self.inherit_entry(readers, key, entry),
             Err(_) => readers.of(self.cache.id()).for_each(|reader| {
                 reader.depends_on_key(self.key_dep(key), self.whole);
-                reader.inherit_failed(scope);
+                reader.inherit_failed(&flight.scope);
             }),
+        }
+        if flight.is_held() {
+            // What it read may be the past, which its own start does not tell.
+            readers.of(self.cache.id()).for_each(Scope::taint);
         }
     }
 
@@ -591,12 +601,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         for reader in readers.of(self.cache.id()) {
             reader.depends_on_key(self.key_dep(key), self.whole);
             reader.inherit(entry.edges(), entry.expires());
+            let stamp = entry.stamp();
+            if !self.cache.relaxed.is_quiet(stamp) {
+                reader.since(stamp);
+            }
         }
-    }
-
-    /// Whether a load of the key that started then may be kept.
-    fn storable(&self, key: &K, entry: &Entry<V>, start: Tick) -> bool {
-        self.servable(key, entry) && !self.cache.relaxed.holds(self.edges_of(key, entry), start)
     }
 
     /// Whether the entry may be served as fresh, and kept for that.
@@ -608,9 +617,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             && self.fate(key, entry, now) < Fate::Soft
     }
 
-    /// Whether nothing that the entry depends on has been invalidated strictly.
-    pub(crate) fn is_current(&self, key: &K, entry: &Entry<V>) -> bool {
-        self.fate(key, entry, self.clock.now()) < Fate::Stale
+    /// Whether the entry may stand in for a load that failed, to be read by these.
+    pub(crate) fn may_stand_in(&self, key: &K, entry: &Entry<V>, readers: &Readers) -> bool {
+        // What a loader makes of it does not say that it is stale, so it may at least not have been invalidated.
+        let worst = if readers.is_empty() { Fate::Soft } else { Fate::Pending };
+        self.fate(key, entry, self.clock.now()) <= worst
     }
 
     fn edges_of<'a, Q: Hash + ?Sized>(

@@ -6,7 +6,7 @@ use std::{
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
             fence,
         },
@@ -24,6 +24,8 @@ pub(crate) type Landed<V, E> = Result<Held<V>, LoadError<E>>;
 pub(crate) struct Flight<V, E> {
     /// Taken before the loader runs; the lowest there is until then. Ordered by what lands and is waited for.
     stamp: AtomicU64,
+    /// What it gave is not to be stored, nor what is made of it: a source may have answered from the past.
+    held: AtomicBool,
     pub(crate) scope: Scope,
     landed: OnceLock<Landed<V, E>>,
     /// Made by the first who has to wait.
@@ -34,7 +36,8 @@ impl<V, E> Flight<V, E> {
     /// For a load of the cache that has this identity.
     pub(crate) fn new(cache: usize) -> Self {
         let stamp = AtomicU64::new(0);
-        Self { stamp, scope: Scope::new(cache), landed: OnceLock::new(), joiners: OnceLock::new() }
+        let held = AtomicBool::new(false);
+        Self { stamp, held, scope: Scope::new(cache), landed: OnceLock::new(), joiners: OnceLock::new() }
     }
 
     pub(crate) fn begin(&self, stamp: Stamp) {
@@ -44,6 +47,16 @@ impl<V, E> Flight<V, E> {
     /// What is invalidated after it the load may not have seen.
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp::from_number(self.stamp.load(Relaxed))
+    }
+
+    // Relaxed, both: said before it lands, and asked after.
+
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Relaxed)
     }
 
     /// Wakes everybody with the result. Only the first call counts.

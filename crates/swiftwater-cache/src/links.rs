@@ -36,11 +36,11 @@ impl Links {
         Self { above: Mutex::default(), any: AtomicBool::new(false), limit }
     }
 
-    /// Whether it is new.
-    pub(crate) fn add(&self, lower: Dep, upper: Dep) -> Result<bool, LinkError> {
+    /// Adds it, unless it is there.
+    pub(crate) fn add(&self, lower: Dep, upper: Dep) -> Result<(), LinkError> {
         let mut above = self.above();
         if above.get(&lower).is_some_and(|uppers| uppers.contains(&upper)) {
-            return Ok(false);
+            return Ok(());
         }
         if let Some(mut path) = path(&above, upper, lower) {
             path.rotate_right(1); // from the lower one, which is the last
@@ -52,7 +52,7 @@ impl Links {
         above.entry(lower).or_default().push(upper);
         // Relaxed: whoever starts a load after the link was made, as it is promised from then on, has learnt of that.
         self.any.store(true, Relaxed);
-        Ok(true)
+        Ok(())
     }
 
     pub(crate) fn remove(&self, lower: Dep, upper: Dep) -> bool {
@@ -74,6 +74,8 @@ impl Links {
         let above = self.above();
         let mut reached: Vec<Dep> = edges.iter().filter_map(|edge| edge.dep()).collect();
         reached.push(key());
+        // An entry that keeps kinds may depend on any name of the kind.
+        reached.extend(above.keys().filter(|lower| edges.contains(&lower.edge().coarse())));
         let mut next = 0;
         while let Some(dep) = reached.get(next).copied() {
             for upper in above.get(&dep).into_iter().flatten() {

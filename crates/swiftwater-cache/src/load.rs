@@ -103,7 +103,7 @@ where
             };
             let result = match result {
                 Ok(result) => {
-                    self.inherit(&readers, &key, &flight.scope, result);
+                    self.inherit(&readers, &key, &flight, result);
                     result.clone()
                 }
                 Err(late) => Err(late),
@@ -141,7 +141,7 @@ where
         match (result, fallback) {
             (Ok(entry), _) => Ok(Hit::fresh(entry)),
             (Err(LoadError::Absent), _) => Err(LoadError::Absent), // an answer, and no failure
-            (Err(_), Some(entry)) if self.is_current(key, &entry) => {
+            (Err(_), Some(entry)) if self.may_stand_in(key, &entry, readers) => {
                 self.stats.stale_served.add(1);
                 readers.all().for_each(Scope::taint);
                 Ok(Hit::stale(entry))
@@ -200,7 +200,7 @@ where
         let landing = Landing::new(self.clone(), key.clone(), flight.clone());
         landing.lead(|cx| load(cx, None), place, Start::Here);
         let result = flight.landed().await.clone();
-        self.inherit(readers, &key, &flight.scope, &result);
+        self.inherit(readers, &key, &flight, &result);
         result.map(Hit::fresh)
     }
 
@@ -208,6 +208,8 @@ where
     pub(crate) fn acceptable(&self, key: &K, result: &Landed<V, E>, stamp: Stamp, asked: Stamp) -> bool {
         match result {
             Err(LoadError::Aborted) => false,
+            // What it is made of may have had its turn in a gradual invalidation, which moves no ticket.
+            Ok(entry) if !self.cache.relaxed.is_quiet(entry.stamp()) => self.servable(key, entry),
             // Nothing has been invalidated between the start of the load and the asking: as good as our own.
             _ if stamp >= asked => true,
             // Nothing that it depends on has.

@@ -153,7 +153,7 @@ where
                         continue; // in the next round
                     }
                 }
-                self.inherit(&readers, &keys[place], &flight.scope, result);
+                self.inherit(&readers, &keys[place], &flight, result);
                 let result = match result {
                     // It had to wait, and was dropped for want of a place where it could.
                     Err(LoadError::Aborted) if Handle::try_current().is_err() => Err(LoadError::NoRuntime),

@@ -20,6 +20,7 @@ use crate::{
     error::LoadError,
     links::Links,
     load::Got,
+    stamps::Stamp,
 };
 
 /// What a running load has declared about its value. Cloned freely; every clone speaks for the same load.
@@ -48,7 +49,9 @@ impl Scope {
     /// it reads what `dep` stands for: an invalidation counts from the start of the load. What was read before the load
     /// began is beyond that.
     pub fn depends_on(&self, dep: Dep) {
-        self.declared().add(&[dep.edge()]);
+        let mut declared = self.declared();
+        declared.add(&[dep.edge()]);
+        declared.add(dep.edge().whole().as_slice());
     }
 
     /// The value may be served for this long, counted from the start of the load: instead of the region's lifetime, be
@@ -75,22 +78,30 @@ impl Scope {
 
     /// What was declared for several values at once counts for this one, too.
     pub(crate) fn adopt(&self, all: &Self) {
-        let (edges, expires, ttl) = {
+        let (edges, expires, since, ttl) = {
             let all = all.declared();
-            (all.edges.clone(), all.expires, all.ttl)
+            (all.edges.clone(), all.expires, all.since, all.ttl)
         };
         self.inherit(&edges, expires);
+        since.into_iter().for_each(|stamp| self.since(stamp));
         let mut declared = self.declared();
         declared.ttl = declared.ttl.or(ttl);
     }
 
     /// The load has read a key whose load failed: it depends on what that one had declared so far.
     pub(crate) fn inherit_failed(&self, failed: &Self) {
-        let (edges, expires) = {
+        let (edges, expires, since) = {
             let failed = failed.declared();
-            (failed.edges.clone(), failed.expires)
+            (failed.edges.clone(), failed.expires, failed.since)
         };
         self.inherit(&edges, expires);
+        since.into_iter().for_each(|stamp| self.since(stamp));
+    }
+
+    /// The load has read something that a gentle invalidation after this stamp concerns, or will: its value is no newer.
+    pub(crate) fn since(&self, stamp: Stamp) {
+        let mut declared = self.declared();
+        declared.since = Some(declared.since.map_or(stamp, |since| since.min(stamp)));
     }
 
     /// What the load is made of will never be fully known: its value must not be stored.
@@ -169,6 +180,8 @@ pub(crate) struct Declared {
     detail: Detail,
     /// The earliest end of life of what was read.
     pub(crate) expires: Tick,
+    /// The oldest stamp of what was read and is concerned by gentle invalidations, if there is one.
+    pub(crate) since: Option<Stamp>,
     /// The lifetime that the loader chose.
     pub(crate) ttl: Option<Duration>,
 }
@@ -215,7 +228,7 @@ impl Declared {
 
 impl Default for Declared {
     fn default() -> Self {
-        Self { edges: SmallVec::new(), detail: Detail::Exact, expires: NEVER, ttl: None }
+        Self { edges: SmallVec::new(), detail: Detail::Exact, expires: NEVER, since: None, ttl: None }
     }
 }
 

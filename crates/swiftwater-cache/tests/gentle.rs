@@ -371,3 +371,93 @@ async fn what_depends_on_too_many_kinds_is_stale_with_any_gentle_one() {
     prices.get_or_load(&1, many).await.unwrap();
     assert!(prices.get(&1).is_none(), "and held with any");
 }
+
+#[tokio::test]
+async fn what_is_made_of_something_whose_turn_will_come_has_its_turn_too() {
+    let (cache, hand) = manual();
+    let prices = region(&cache, "prices");
+    let labels = region::<u32>(&cache, "labels");
+    load(&prices, 1, 10).await;
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    // Made after the invalidation, of a value from before it.
+    let inner = prices.clone();
+    let label = labels.get_or_load(&1, async move |_| Ok(*inner.get(&1).unwrap())).await.unwrap();
+    assert_eq!(label, 10);
+    hand.advance(MINUTE);
+    assert!(prices.get(&1).is_none() && labels.get(&1).is_none());
+}
+
+#[tokio::test]
+async fn what_is_made_of_a_load_that_was_held_off_is_not_stored() {
+    let (cache, hand) = manual();
+    let prices = region::<u32>(&cache, "prices");
+    let labels = region::<u32>(&cache, "labels");
+    cache.invalidate(dep!("tariff").hold_off(MINUTE));
+    let gates = Gates::new();
+    let (inner, region) = (gates.clone(), prices.clone());
+    let slow = async move |cx: LoadCx<u64>| {
+        cx.depends_on(dep!("tariff"));
+        Ok(inner.pass(1).await)
+    };
+    let asked = spawn(async move { region.get_or_load(&1, slow).await.map(|hit| *hit) });
+    settle().await;
+    hand.advance(MINUTE);
+    // Begun after the time is over, it joins a load from within it.
+    let (inner, region) = (prices.clone(), labels.clone());
+    let made = spawn(async move {
+        let label =
+            region.get_or_load(&1, async move |_| Ok(*inner.get_or_load(&1, async |_| Ok(99)).await?));
+        label.await.map(|hit| *hit)
+    });
+    settle().await;
+    gates.open(10);
+    assert_eq!((asked.await.unwrap().unwrap(), made.await.unwrap().unwrap()), (10, 10));
+    assert!(prices.get(&1).is_none() && labels.get(&1).is_none());
+}
+
+#[tokio::test]
+async fn the_whole_of_a_region_reaches_what_declares_a_key_by_name() {
+    let cache = Cache::builder().build().unwrap();
+    let rows: Region<u64, u32> = cache.region("rows").build().unwrap();
+    let sums: Region<u64, u32> = cache.region("sums").build().unwrap();
+    let key = rows.dep(&1);
+    sums.get_or_load(&1, async move |cx| {
+        cx.depends_on(key);
+        Ok(1)
+    })
+    .await
+    .unwrap();
+    cache.invalidate(rows.whole());
+    assert!(sums.get(&1).is_none());
+}
+
+/// A window's end moves no version, so a load that read something within it is looked at closely by who asks after it.
+#[tokio::test]
+async fn a_load_that_read_something_before_its_turn_is_not_joined_after_it() {
+    let (cache, hand) = manual();
+    let prices = region(&cache, "prices");
+    let labels = region::<u32>(&cache, "labels");
+    load(&prices, 1, 10).await;
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    let gates = Gates::<()>::new();
+    let ask = |value: u32| {
+        let (inner, region, gates) = (prices.clone(), labels.clone(), gates.clone());
+        spawn(async move {
+            let label = region.get_or_load(&1, async move |_| {
+                let price = *load(&inner, 1, value).await;
+                gates.pass(1).await;
+                Ok(price)
+            });
+            label.await.map(|hit| *hit)
+        })
+    };
+    let early = ask(20);
+    settle().await;
+    hand.advance(MINUTE);
+    let late = ask(30);
+    settle().await;
+    gates.open(());
+    settle().await;
+    gates.open(());
+    assert_eq!((early.await.unwrap().unwrap(), late.await.unwrap().unwrap()), (10, 30));
+}

@@ -141,6 +141,17 @@ async fn what_was_invalidated_while_the_load_ran_does_not_make_good_for_it() {
 }
 
 #[tokio::test]
+async fn what_was_softened_does_not_make_good_for_a_load_within_a_load() {
+    let (cache, prices, _hand) = prices(|region| region.fail_safe(10 * MINUTE, SECOND));
+    let labels = region::<u32>(&cache, "labels");
+    prices.insert_with(1, 1, |entry| entry.depends_on(dep!("tariff")));
+    cache.invalidate(dep!("tariff").soft());
+    let inner = prices.clone();
+    assert!(labels.get_or_load(&1, async move |_| Ok(*fail(&inner).await?)).await.is_err());
+    assert!(fail(&prices).await.unwrap().is_stale(), "by itself it says so");
+}
+
+#[tokio::test]
 async fn everybody_who_waits_for_a_load_that_fails_is_served_what_there_was() {
     let (_, prices, hand) = prices(|region| region.fail_safe(10 * MINUTE, SECOND));
     load(&prices, 1).await;

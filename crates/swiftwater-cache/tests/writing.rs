@@ -12,8 +12,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use common::{cache, region, spawn};
+use common::{cache, region, settle, spawn};
 use swiftwater_cache::{Cache, LinkError, Region, dep};
+use tokio::sync::Notify;
 
 /// A source of one number, and what is cached of it.
 struct World {
@@ -168,8 +169,10 @@ fn what_depends_on_one_depends_on_all_that_it_lies_under() {
     fill();
     cache.invalidate(dep!("category", 8));
     assert!(prices.get(&42).is_some());
+    fill();
     assert!(cache.unlink(dep!("category", 7), dep!("shop")));
     assert!(!cache.unlink(dep!("category", 7), dep!("shop")), "it is gone");
+    assert!(prices.get(&42).is_none(), "to unlink invalidates as well");
     fill();
     cache.invalidate(dep!("shop"));
     assert!(prices.get(&42).is_some());
@@ -183,10 +186,21 @@ fn a_link_counts_for_what_was_filled_before() {
     cache.link(dep!("product", 42), dep!("category", 7)).unwrap();
     cache.invalidate(dep!("category", 7));
     assert!(prices.get(&42).is_none());
-    // The same link again changes nothing.
+    // The same link again counts as well: whoever made it first may not have invalidated yet.
     prices.insert_with(42, 1, |entry| entry.depends_on(dep!("product", 42)));
     cache.link(dep!("product", 42), dep!("category", 7)).unwrap();
-    assert!(prices.get(&42).is_some());
+    assert!(prices.get(&42).is_none());
+}
+
+#[test]
+fn a_link_reaches_what_keeps_kinds() {
+    let cache = cache();
+    let prices = region::<u32>(&cache, "prices");
+    cache.link(dep!("product", 42), dep!("category", 7)).unwrap();
+    prices.insert_with(1, 1, |entry| (0..100).for_each(|n| entry.depends_on(dep!("product", n))));
+    assert!(prices.get(&1).is_some());
+    cache.invalidate(dep!("category", 7));
+    assert!(prices.get(&1).is_none());
 }
 
 #[test]
@@ -220,4 +234,50 @@ fn a_cycle_is_an_error_that_names_it_and_a_limit_one_that_says_so() {
     assert_eq!(cache.link(c, dep!("d")).unwrap_err(), LinkError::Full(3));
     assert!(cache.unlink(a, c));
     cache.link(c, dep!("d")).unwrap();
+}
+
+#[tokio::test]
+async fn a_link_of_a_key_reaches_what_keeps_kinds() {
+    let cache = Cache::builder().build().unwrap();
+    let rows: Region<u64, u32> = cache.region("rows").build().unwrap();
+    let sums: Region<u64, u32> = cache.region("sums").build().unwrap();
+    cache.link(rows.dep(&1), dep!("category", 7)).unwrap();
+    sums.get_or_load(&1, |cx| {
+        cx.depends_on(rows.dep(&1));
+        async move {
+            (0..100).for_each(|n| cx.depends_on(dep!("other", n)));
+            Ok(1)
+        }
+    })
+    .await
+    .unwrap();
+    cache.invalidate(dep!("category", 7));
+    assert!(sums.get(&1).is_none());
+}
+
+/// It began while the link stood, missed an invalidation of the upper name, and ended after the link was gone.
+#[tokio::test]
+async fn unlinking_does_not_hide_an_invalidation_from_a_running_load() {
+    let cache = Cache::builder().build().unwrap();
+    let rows: Region<u64, u32> = cache.region("rows").build().unwrap();
+    cache.link(dep!("row", 1), dep!("table", 7)).unwrap();
+    let gate = Arc::new(Notify::new());
+    let load = {
+        let (rows, gate) = (rows.clone(), gate.clone());
+        spawn(async move {
+            rows.get_or_load(&1, async move |cx| {
+                cx.depends_on(dep!("row", 1));
+                gate.notified().await; // read before the change
+                Ok(1)
+            })
+            .await
+            .map(|row| *row)
+        })
+    };
+    settle().await;
+    cache.invalidate(dep!("table", 7)); // while the link stands
+    assert!(cache.unlink(dep!("row", 1), dep!("table", 7)));
+    gate.notify_one();
+    assert_eq!(load.await.unwrap().unwrap(), 1);
+    assert!(rows.get(&1).is_none(), "from before the invalidation");
 }
