@@ -86,7 +86,11 @@
 
 mod builder;
 mod cache;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod dep;
+#[cfg(feature = "disk")]
+mod disk;
 mod engine;
 mod entry;
 mod error;
@@ -102,6 +106,8 @@ mod sync;
 pub use builder::{Builder, RegionBuilder};
 pub use cache::{Cache, Invalidation, Reach};
 pub use dep::{Dep, MAX_EDGES};
+#[cfg(feature = "disk")]
+pub use disk::{Disk, DiskBuilder, DiskError};
 pub use entry::Hit;
 pub use error::{AnyError, AsError, LoadError};
 pub use layer::{Layer, LayerError, LayerKey};
