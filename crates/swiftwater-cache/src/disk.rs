@@ -40,10 +40,9 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// A [`Layer`] in files of a local directory: a handle, cloned freely; all clones are one layer.
 ///
 /// ```
-/// # use std::time::Duration;
 /// # use bytes::Bytes;
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<(), swiftwater_cache::LayerError> {
 /// # let temporary = tempfile::tempdir()?;
 /// # let path = temporary.path().join("cache");
 /// use swiftwater_cache::{Disk, Layer, LayerKey};
@@ -98,7 +97,7 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// # Costs
 ///
 /// Per entry 20 to 40 bytes of memory, and on disk 56 and its padding besides key, region and value. A `get` of what the system has
-/// in memory is one system call on the caller's thread; what it has to fetch is fetched by one of four threads. A `put`
+/// in memory is one system call on the caller's thread; what it has to fetch is fetched by one of up to four threads. A `put`
 /// takes the locks of one of 64 shards of the index and of the queue. The writer writes what has gathered at once, up to
 /// about a MiB, and tells the device nothing before the close. One open file per segment.
 ///
@@ -127,21 +126,14 @@ impl Disk {
 
     fn open(options: Options, files: Files) -> Result<Self, DiskError> {
         let log = recovery::open(&options, files)?;
-        // If a thread cannot be started, this ends those that were.
         let handle = Handle(log.shared.clone());
-        let spawn = |name: &str, life: Box<dyn FnOnce() + Send>| {
-            let started = thread::Builder::new().name(name.into()).spawn(life);
-            started.map(drop).map_err(DiskError::io("start a thread for", &options.path))
-        };
-        spawn("swiftwater-disk", Box::new(|| Shared::run(log)))?;
-        for _ in 0..READERS {
-            let shared = handle.0.clone();
-            spawn("swiftwater-read", Box::new(move || shared.serve()))?;
-        }
+        let writer = thread::Builder::new().name("swiftwater-disk".into());
+        let started = writer.spawn(|| Shared::run(log));
+        started.map_err(DiskError::io("start a thread for", &options.path))?;
         Ok(Self(Arc::new(handle)))
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.0.0
     }
 }
@@ -216,6 +208,3 @@ impl Drop for Handle {
         self.0.begin_close();
     }
 }
-
-/// Reads that wait for the device at the same time.
-const READERS: usize = 4;

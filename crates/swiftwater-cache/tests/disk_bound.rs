@@ -17,7 +17,7 @@ fn no_operation_leaves_more_than_the_capacity() {
         let disk = open(directory.path(), 6);
         for number in 0..400 {
             put(&disk, number, round);
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 remove(&disk, number);
             }
             check(directory.path(), 6);

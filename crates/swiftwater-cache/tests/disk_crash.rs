@@ -21,7 +21,7 @@ fn what_a_kill_leaves_is_what_some_moment_had() {
     let directory = quick_directory();
     for round in 0..ROUNDS {
         let path = directory.path().join("ample");
-        if round % 4 == 0 {
+        if round.is_multiple_of(4) {
             // Else it goes on with what the last kill left.
             let _ = fs::remove_dir_all(&path);
         }
@@ -92,7 +92,7 @@ fn child() {
         let key = random >> 8 & 31;
         let version = seed << 32 | version;
         // Straight to the pipe, which outlives the process.
-        if random % 8 == 0 {
+        if random.is_multiple_of(8) {
             writeln!(out, "remove {key} 0").unwrap();
             remove(&disk, key);
         } else {
@@ -100,7 +100,7 @@ fn child() {
             put(&disk, key, version);
         }
         writeln!(out, "answered").unwrap();
-        if random % 97 == 0 {
+        if random.is_multiple_of(97) {
             // Closing and opening are places to be killed in, too.
             close(&disk);
             disk = open(Path::new(&path), segments);

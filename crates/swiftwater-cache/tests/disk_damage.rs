@@ -15,7 +15,7 @@ use tempfile::TempDir;
 fn newest(number: u64) -> Option<u64> {
     match number {
         14..17 => None,
-        0..KEYS => Some(if number % 2 == 0 { 2 } else { 1 }),
+        0..KEYS => Some(if number.is_multiple_of(2) { 2 } else { 1 }),
         _ => None,
     }
 }
@@ -108,7 +108,7 @@ fn flip_every_byte(closed: bool) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
             fs::write(path, flipped).unwrap();
-            kept += check(scratch, &format!("byte {at} of {name} flipped"), at % 16 == 0);
+            kept += check(scratch, &format!("byte {at} of {name} flipped"), at.is_multiple_of(16));
         }
     });
     assert!(kept > 0);
@@ -133,7 +133,7 @@ fn a_file_that_is_cut_short_shows_nothing_old() {
             for len in 0..len {
                 let path = restore(sample, scratch, name);
                 fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
-                check(scratch, &format!("{name} cut to {len}, closed: {closed}"), len % 16 == 0);
+                check(scratch, &format!("{name} cut to {len}, closed: {closed}"), len.is_multiple_of(16));
             }
         });
     }

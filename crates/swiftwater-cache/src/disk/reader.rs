@@ -6,6 +6,7 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread,
 };
 
 use bytes::Bytes;
@@ -31,6 +32,9 @@ pub(super) struct Readers {
 #[derive(Default)]
 struct Queue {
     reads: VecDeque<Read>,
+    /// How many threads there are, and how many of them wait for work.
+    threads: usize,
+    idle: usize,
     ended: bool,
 }
 
@@ -59,7 +63,7 @@ impl Reading {
 }
 
 impl Shared {
-    pub(super) fn read(&self, key: &LayerKey) -> Reading {
+    pub(super) fn read(self: &Arc<Self>, key: &LayerKey) -> Reading {
         if let Err(error) = self.check_open() {
             return Reading::Ready(Err(error));
         }
@@ -77,20 +81,38 @@ impl Shared {
             }
         }
         let (answer, wait) = oneshot::channel();
-        let read = Read { segment, place, key: key.clone(), answer };
-        {
-            let mut queue = lock(&self.readers.queue);
-            if queue.ended {
-                return Reading::Ready(Err(DiskError::Closed));
-            }
-            queue.reads.push_back(read);
+        match self.hand_over(Read { segment, place, key: key.clone(), answer }) {
+            Ok(()) => Reading::Wait(wait),
+            Err(error) => Reading::Ready(Err(error)),
         }
+    }
+
+    /// To a thread that is idle, or to one more, or to whichever is free first.
+    fn hand_over(self: &Arc<Self>, read: Read) -> Result<(), DiskError> {
+        let mut queue = lock(&self.readers.queue);
+        if queue.ended {
+            return Err(DiskError::Closed);
+        }
+        if queue.reads.len() >= queue.idle && queue.threads < READERS {
+            let shared = self.clone();
+            let started = thread::Builder::new().name("swiftwater-read".into()).spawn(move || shared.serve());
+            match started {
+                Ok(_) => queue.threads += 1,
+                Err(error) if queue.threads == 0 => {
+                    return Err(DiskError::io("start a thread for", &self.path)(error));
+                }
+                // The others will do.
+                Err(_) => {}
+            }
+        }
+        queue.reads.push_back(read);
+        drop(queue);
         self.readers.work.notify_one();
-        Reading::Wait(wait)
+        Ok(())
     }
 
     /// The life of a reader's thread.
-    pub(super) fn serve(&self) {
+    fn serve(&self) {
         while let Some(read) = self.readers.next() {
             let Read { segment, place, key, answer } = read;
             if answer.is_closed() {
@@ -142,7 +164,9 @@ impl Readers {
             if queue.ended {
                 return None;
             }
+            queue.idle += 1;
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 }
@@ -169,3 +193,6 @@ fn read_without_waiting(segment: &Segment, place: Place) -> Result<Option<Vec<u8
 fn read_without_waiting(_: &Segment, _: Place) -> Result<Option<Vec<u8>>, Unsupported> {
     Err(Unsupported)
 }
+
+/// Reads that wait for the device at the same time. Threads start when they are needed, and stay.
+const READERS: usize = 4;
