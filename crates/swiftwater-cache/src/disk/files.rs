@@ -34,7 +34,7 @@ impl Files {
 
     pub(super) fn write(&self, file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), DiskError> {
         #[cfg(test)]
-        self.faults.write(file, bytes, at).map_err(DiskError::io("write", path))?;
+        self.faults.write(file, path, bytes, at).map_err(DiskError::io("write", path))?;
         file.write_all_at(bytes, at).map_err(DiskError::io("write", path))
     }
 

@@ -173,9 +173,11 @@ impl Shared {
     }
 
     /// The life of the writer's thread.
-    pub(super) fn run(mut log: Log) {
+    pub(super) fn run(log: Log) {
         let shared = log.shared.clone();
         let mut end = End { shared: &shared, outcome: Some(Err(DiskError::Closed)) };
+        // Declared after `end`: whatever happens, the directory is free before anybody hears of it.
+        let mut log = log;
         while let Some((ops, weight)) = shared.take_work() {
             #[cfg(test)]
             log.files.faults.pass_gate();
@@ -183,7 +185,6 @@ impl Shared {
             shared.room.add_permits(weight);
         }
         let outcome = log.close();
-        // Lets go of the lock before anybody hears of it.
         drop(log);
         end.outcome = Some(outcome);
     }

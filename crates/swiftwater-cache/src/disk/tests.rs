@@ -35,6 +35,9 @@ pub(super) struct Faults {
     panic: AtomicBool,
     /// Whoever holds it holds the writer up.
     gate: Mutex<()>,
+    /// The most that all files ever took, of those writes that were looked at.
+    most: AtomicU64,
+    look: AtomicBool,
 }
 
 impl Default for Faults {
@@ -44,6 +47,8 @@ impl Default for Faults {
             stuck: AtomicBool::new(false),
             panic: AtomicBool::new(false),
             gate: Mutex::new(()),
+            most: AtomicU64::new(0),
+            look: AtomicBool::new(false),
         }
     }
 }
@@ -59,8 +64,13 @@ impl Faults {
     }
 
     /// As a full device does it: what fits is written.
-    pub(super) fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    pub(super) fn write(&self, file: &File, path: &Path, bytes: &[u8], at: u64) -> io::Result<()> {
         let len = bytes.len() as u64;
+        if self.look.load(SeqCst) {
+            let (before, after) = (file.metadata()?.len(), at + len);
+            let others = lengths(path.parent().unwrap()).iter().sum::<u64>() - before;
+            self.most.fetch_max(others + before.max(after), SeqCst);
+        }
         let take = |room: u64| if room == u64::MAX { None } else { Some(room.saturating_sub(len)) };
         match self.room.fetch_update(SeqCst, SeqCst, take) {
             Ok(room) if room < len => {
@@ -148,6 +158,8 @@ fn whatever_fails_wherever_shows_nothing_old() {
         check(&copied, "after a kill");
         run(copied.close()).unwrap();
         run(disk.close()).unwrap();
+        let sum: u64 = test.files_on_disk().iter().sum();
+        assert_eq!(sum, disk.shared().used.load(Relaxed) + 64, "nothing is left of what was cut short");
         let disk = test.open();
         check(&disk, "after a close");
         test.put(&disk, 1, 2);
@@ -198,6 +210,28 @@ fn too_much_that_cannot_be_written_costs_everything_older() {
 }
 
 #[test]
+fn no_write_exceeds_the_capacity() {
+    let test = Test::new();
+    let capacity = 5 * 4096;
+    test.faults.look.store(true, SeqCst);
+    for round in 0..3 {
+        let disk =
+            Disk::builder(test.path()).segment(4096).capacity(capacity).build_on(test.files()).unwrap();
+        for number in 0..500 {
+            let len = number * (613 + round) % 3900;
+            run(disk.put(&key(number), Bytes::from(vec![1; len as usize]), None)).unwrap();
+            if number % 10 < 7 {
+                test.written(&disk);
+            }
+        }
+        run(disk.close()).unwrap();
+    }
+    let most = test.faults.most.load(SeqCst);
+    assert!(most <= capacity, "{most} bytes");
+    assert!(most > capacity - 256, "only {most} bytes, so nothing was tried");
+}
+
+#[test]
 fn what_cannot_be_removed_keeps_the_capacity() {
     let test = Test::new();
     let disk = test.open();
@@ -206,8 +240,7 @@ fn what_cannot_be_removed_keeps_the_capacity() {
     test.faults.stuck.store(true, SeqCst);
     (0..3000).for_each(|number| test.put(&disk, number, 1));
     let _ = run(disk.remove(&key(1)));
-    let sum: u64 =
-        fs::read_dir(test.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let sum: u64 = test.files_on_disk().iter().sum();
     assert!(sum <= CAPACITY, "{sum} bytes");
     assert!(disk.shared().stats.lost.read() > 0);
     test.faults.stuck.store(false, SeqCst);
@@ -368,6 +401,11 @@ impl Test {
         open(&self.path(), self.faults.clone())
     }
 
+    /// Their lengths.
+    fn files_on_disk(&self) -> Vec<u64> {
+        lengths(&self.path())
+    }
+
     /// What a kill would leave.
     fn copy(&self) -> std::path::PathBuf {
         let to = self.directory.path().join("copy");
@@ -404,6 +442,10 @@ impl Twin {
     fn get(&self, number: u64) -> Option<Bytes> {
         self.0.get(&number).map(|version| value(number, *version))
     }
+}
+
+fn lengths(path: &Path) -> Vec<u64> {
+    fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect()
 }
 
 fn open(path: &Path, faults: Arc<Faults>) -> Disk {
