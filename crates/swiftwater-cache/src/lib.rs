@@ -106,7 +106,11 @@ mod below;
 mod builder;
 mod cache;
 mod change;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod dep;
+#[cfg(feature = "disk")]
+mod disk;
 mod engine;
 mod entry;
 #[cfg(feature = "layers")]
@@ -147,6 +151,8 @@ pub use cache::CloseError;
 pub use cache::{Cache, Invalidation, Reach, Swept};
 pub use change::Change;
 pub use dep::{Dep, MAX_EDGES};
+#[cfg(feature = "disk")]
+pub use disk::{Disk, DiskBuilder, DiskError};
 pub use entry::Hit;
 pub use error::{AnyError, AsError, LoadError};
 pub use explain::{Cause, Explanation, Verdict};

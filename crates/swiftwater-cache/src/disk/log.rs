@@ -1,0 +1,469 @@
+//! The files as their one writer sees them: appends, seals, evicts, and what becomes of what cannot be written.
+//!
+//! Records are gathered in `buffer` and counted in `next`, `lines` and `staged` as if they were written; `flush` makes it
+//! true, or `roll_back` takes it all back. So a number is only spent on what is in the file, and a gap between numbers
+//! always means that something is gone.
+//!
+//! What could not be written must not leave the past in its place. Its hash is a *void*: forgotten in memory at once, and on
+//! disk by a removal that goes before everything else once something can be written again.
+
+use std::{collections::VecDeque, fs::File, mem, path::PathBuf, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use tokio::sync::oneshot;
+
+use super::{
+    error::DiskError,
+    files::{self, Files, Segment, read_at},
+    format::{self, BLOCK, Body, EMPTY_RECORD, Effect, Line, Place, SegmentHead, Slot, UNIT},
+    index::Item,
+    shared::Shared,
+};
+
+pub(super) struct Log {
+    pub(super) shared: Arc<Shared>,
+    pub(super) files: Files,
+    pub(super) control: Control,
+    /// The longest that a segment may get.
+    pub(super) segment: u64,
+    /// The most that all segments together may take.
+    pub(super) budget: u64,
+    /// Oldest first; numbers are consecutive, up to and including the active one.
+    pub(super) sealed: VecDeque<Sealed>,
+    /// The sum of their lengths.
+    pub(super) sealed_len: u64,
+    pub(super) active: Option<Active>,
+    /// The number of the next segment.
+    pub(super) number: u64,
+    /// The sequence number of the next record.
+    pub(super) next: u64,
+    pub(super) buffer: Vec<u8>,
+    pub(super) staged: Vec<Staged>,
+    pub(super) voids: Vec<u64>,
+    /// How many of the voids are staged.
+    pub(super) voids_staged: usize,
+    /// There were too many voids: everything on disk is one.
+    pub(super) clear: bool,
+}
+
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    pub(super) first: u64,
+    pub(super) len: u64,
+    /// May have more in the system's memory than on the device.
+    pub(super) dirty: bool,
+}
+
+pub(super) struct Active {
+    pub(super) segment: Arc<Segment>,
+    pub(super) first: u64,
+    /// Where the written records end.
+    pub(super) end: u64,
+    /// What the footer will say, of staged records too.
+    pub(super) lines: Vec<Line>,
+    pub(super) tail: Tail,
+    /// As in [`Sealed`].
+    pub(super) dirty: bool,
+}
+
+/// What follows the records of the active segment in its file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// A footer: it was sealed when it was closed, and nothing was added since.
+    Footer,
+    /// Something that was cut short.
+    Garbage,
+    Nothing,
+}
+
+impl Active {
+    fn head(&self) -> SegmentHead {
+        SegmentHead { number: self.segment.number, first: self.first }
+    }
+
+    /// How long it is once it is sealed, with so many bytes of staged records.
+    pub(super) fn sealed_len(&self, staged: usize) -> u64 {
+        self.end + staged as u64 + footer_len(self.lines.len())
+    }
+}
+
+/// The control file, locked for as long as it is open.
+pub(super) struct Control {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) slot: Slot,
+}
+
+impl Control {
+    pub(super) fn write(&mut self, files: &Files, mark: u64) -> Result<(), DiskError> {
+        self.slot.mark = mark;
+        self.slot.turn += 1;
+        // In turns, so that one is always whole.
+        let at = self.slot.turn % 2 * BLOCK as u64;
+        files.write(&self.file, &self.path, &self.slot.write(), at)
+    }
+}
+
+/// An operation in the queue.
+pub(super) struct Op {
+    pub(super) hash: u64,
+    pub(super) ticket: u64,
+    pub(super) task: Task,
+    /// What it takes of the queue's bytes.
+    pub(super) weight: u32,
+}
+
+pub(super) enum Task {
+    Put(Arc<Item>),
+    Remove(Done),
+}
+
+/// Who waits for it.
+pub(super) type Done = oneshot::Sender<Result<(), DiskError>>;
+
+/// A record in the buffer.
+pub(super) struct Staged {
+    hash: u64,
+    /// Voids have none: nothing in the index waits for them.
+    ticket: Option<u64>,
+    place: Option<Place>,
+    done: Option<Done>,
+}
+
+impl Log {
+    /// Writes them all, or says of each that it is lost.
+    pub(super) fn write(&mut self, ops: Vec<Op>) {
+        let mut ops = ops.into_iter();
+        let mut outcome = self.stage_voids();
+        let mut unstaged = None;
+        while outcome.is_ok() {
+            let Some(op) = ops.next() else {
+                outcome = self.flush();
+                break;
+            };
+            outcome = self.make_room(record_len(&op));
+            match outcome {
+                Ok(()) => self.stage(op),
+                Err(_) => unstaged = Some(op),
+            }
+        }
+        if let Err(error) = outcome {
+            self.lose(unstaged.into_iter().chain(ops), &error);
+        }
+    }
+
+    /// Leaves everything such that it is found again, whatever the system does next.
+    pub(super) fn close(&mut self) -> Result<(), DiskError> {
+        let flushed = self.stage_voids().and_then(|()| self.flush());
+        if let Err(error) = flushed {
+            self.roll_back();
+            // The past is still in the files, and nothing else says that it is past.
+            self.destroy();
+            return Err(error);
+        }
+        self.seal()?;
+        for sealed in self.sealed.iter_mut().filter(|sealed| sealed.dirty) {
+            self.files.sync(&sealed.segment.file, &sealed.segment.path)?;
+            sealed.dirty = false;
+        }
+        let directory = self.shared.path.clone();
+        self.files.sync(&self.control.file, &self.control.path)?;
+        // The names of the segments, before the file that vouches for them.
+        self.files.sync_directory(&directory)?;
+        let (new, clean) = (directory.join(files::CLEAN_NEW), directory.join(files::CLEAN));
+        let file = self.files.create(&new)?;
+        self.files.write(&file, &new, &format::write_clean(self.control.slot.id, self.next - 1), 0)?;
+        self.files.sync(&file, &new)?;
+        std::fs::rename(&new, &clean).map_err(DiskError::io("rename", &new))?;
+        self.files.sync_directory(&directory)
+    }
+
+    fn id(&self) -> u64 {
+        self.control.slot.id
+    }
+
+    /// What all segments take, or will when what is staged is written and the active one sealed.
+    pub(super) fn used(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |active| active.sealed_len(self.buffer.len()));
+        self.sealed_len + active
+    }
+
+    /// Makes the active segment one that takes a record of this length, and the budget, too.
+    fn make_room(&mut self, record: usize) -> Result<(), DiskError> {
+        if self.buffer.len() >= BATCH {
+            self.flush()?;
+        }
+        let added = (record + UNIT) as u64;
+        let fits = |active: &Active| active.sealed_len(self.buffer.len()) + added <= self.segment;
+        if self.active.as_ref().is_some_and(fits) {
+            return self.evict_for(added);
+        }
+        self.flush()?;
+        self.seal()?;
+        let empty = BLOCK as u64 + footer_len(0);
+        self.evict_for(empty + added)?;
+        let path = files::segment_path(&self.shared.path, self.number);
+        let file = self.files.create(&path)?;
+        let head = SegmentHead { number: self.number, first: self.next };
+        if let Err(error) = self.files.write(&file, &path, &head.write(self.id()), 0) {
+            // Without a head it is as if it were not there; the next attempt takes the same name.
+            let _ = self.files.remove(&path);
+            return Err(error);
+        }
+        let segment = Arc::new(Segment { number: self.number, path, file });
+        self.shared.segments().push_back(segment.clone());
+        self.number += 1;
+        let (first, end) = (self.next, BLOCK as u64);
+        let (lines, tail) = (Vec::new(), Tail::Nothing);
+        self.active = Some(Active { segment, first, end, lines, tail, dirty: true });
+        Ok(())
+    }
+
+    /// Evicts the oldest segments until so much more fits.
+    fn evict_for(&mut self, added: u64) -> Result<(), DiskError> {
+        while self.used() + added > self.budget || self.sealed.len() >= MAX_SEGMENTS {
+            let Some(oldest) = self.sealed.front() else { break };
+            // First, so that there never is a file too many; whoever has it open reads on.
+            self.files.remove(&oldest.segment.path)?;
+            let head = SegmentHead { number: oldest.segment.number, first: oldest.first };
+            let lines = read_footer(&oldest.segment.file, oldest.len, self.id(), head);
+            self.sealed_len -= oldest.len;
+            self.sealed.pop_front();
+            self.shared.segments().pop_front();
+            match lines {
+                Ok(Some(lines)) => {
+                    for line in lines {
+                        if let Effect::Put(place) = line.effect {
+                            self.shared.index.forget(line.hash, place);
+                        }
+                    }
+                }
+                // A footer that is damaged: by looking at every entry.
+                _ => self.shared.index.retain(|place| place.slot() != head.number as u16),
+            }
+            self.shared.stats.segments_evicted.add(1);
+        }
+        Ok(())
+    }
+
+    /// Takes the voids to write, which undoes what is on disk of them.
+    fn stage_voids(&mut self) -> Result<(), DiskError> {
+        if self.clear {
+            self.make_room(EMPTY_RECORD)?;
+            self.stage_record(0, None, Body::Clear, None);
+        }
+        while let Some(hash) = self.voids.get(self.voids_staged).copied() {
+            self.make_room(EMPTY_RECORD)?;
+            // Making room may have written the others, and let go of them.
+            self.voids_staged += 1;
+            self.stage_record(hash, None, Body::Remove, None);
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, op: Op) {
+        match op.task {
+            Task::Put(item) => {
+                self.stage_record(op.hash, Some(op.ticket), Body::Put(&item.key, &item.value), None);
+            }
+            Task::Remove(done) => self.stage_record(op.hash, Some(op.ticket), Body::Remove, Some(done)),
+        }
+    }
+
+    /// Room was made for it.
+    fn stage_record(&mut self, hash: u64, ticket: Option<u64>, body: Body<'_>, done: Option<Done>) {
+        let id = self.id();
+        let Some(active) = &mut self.active else { return };
+        let (start, offset) = (self.buffer.len(), active.end + self.buffer.len() as u64);
+        format::write_record(&mut self.buffer, id, self.next, hash, body);
+        let place = Place::new(active.segment.number, offset, self.buffer.len() - start);
+        let effect = match body {
+            Body::Clear => Effect::Clear,
+            Body::Put(..) => Effect::Put(place),
+            Body::Remove => Effect::Remove,
+        };
+        active.lines.push(Line { hash, effect });
+        self.next += 1;
+        let place = matches!(effect, Effect::Put(_)).then_some(place);
+        self.staged.push(Staged { hash, ticket, place, done });
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let Segment { file, path, .. } = &*active.segment;
+        if active.tail != Tail::Nothing {
+            self.files.cut(file, path, active.end)?;
+            active.tail = Tail::Nothing;
+        }
+        if let Err(error) = self.files.write(file, path, &self.buffer, active.end) {
+            active.tail = Tail::Garbage;
+            return Err(error);
+        }
+        active.end += self.buffer.len() as u64;
+        active.dirty = true;
+        self.buffer.clear();
+        // A mark that lags behind only makes less of what is damaged later noticed.
+        let _ = self.control.write(&self.files, self.next - 1);
+        for staged in self.staged.drain(..) {
+            if let Some(ticket) = staged.ticket {
+                self.shared.index.settle(staged.hash, ticket, staged.place);
+            }
+            if let Some(done) = staged.done {
+                // Whoever asked may have left.
+                let _ = done.send(Ok(()));
+            }
+        }
+        // What is staged begins with the voids.
+        self.voids.drain(..mem::take(&mut self.voids_staged));
+        self.clear = false;
+        if self.voids.is_empty() {
+            self.shared.voids.store(false, Relaxed);
+        }
+        self.shared.used.store(self.used() + control_len(), Relaxed);
+        Ok(())
+    }
+
+    /// Ends the active segment.
+    fn seal(&mut self) -> Result<(), DiskError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let Segment { file, path, .. } = &*active.segment;
+        if active.tail == Tail::Garbage {
+            self.files.cut(file, path, active.end)?;
+            active.tail = Tail::Nothing;
+        }
+        if active.tail == Tail::Nothing {
+            active.dirty = true;
+            let mut footer = Vec::new();
+            format::write_footer(&mut footer, self.control.slot.id, active.head(), active.end, &active.lines);
+            if let Err(error) = self.files.write(file, path, &footer, active.end) {
+                active.tail = Tail::Garbage;
+                return Err(error);
+            }
+        }
+        let (segment, first, len) = (active.segment.clone(), active.first, active.sealed_len(0));
+        let dirty = active.dirty;
+        self.sealed_len += len;
+        self.sealed.push_back(Sealed { segment, first, len, dirty });
+        self.active = None;
+        Ok(())
+    }
+
+    /// As if nothing had been staged since the last flush; what was.
+    fn roll_back(&mut self) -> Vec<Staged> {
+        let staged = mem::take(&mut self.staged);
+        if let Some(active) = &mut self.active {
+            active.lines.truncate(active.lines.len() - staged.len());
+        }
+        self.next -= staged.len() as u64;
+        self.buffer.clear();
+        self.voids_staged = 0;
+        staged
+    }
+
+    fn lose(&mut self, rest: impl Iterator<Item = Op>, error: &DiskError) {
+        // Before the index changes: who finds nothing there must know that there may be something on disk.
+        self.shared.voids.store(true, Relaxed);
+        let mut waiting = Vec::new();
+        for staged in self.roll_back() {
+            if let Some(ticket) = staged.ticket {
+                self.lose_one(staged.hash, ticket, staged.done, &mut waiting);
+            }
+        }
+        for op in rest {
+            let done = match op.task {
+                Task::Put(_) => None,
+                Task::Remove(done) => Some(done),
+            };
+            self.lose_one(op.hash, op.ticket, done, &mut waiting);
+        }
+        self.voids.sort_unstable();
+        self.voids.dedup();
+        if self.voids.len() > MAX_VOIDS {
+            self.voids = Vec::new();
+            self.clear = true;
+            self.shared.index.retain(|_| false);
+        }
+        // They are small: where a value does not fit any more, they may.
+        let retried = self.stage_voids().and_then(|()| self.flush());
+        if retried.is_err() {
+            self.roll_back();
+        }
+        for done in waiting {
+            let _ = done.send(retried.as_ref().map_or_else(|_| Err(error.again()), |()| Ok(())));
+        }
+    }
+
+    fn lose_one(&mut self, hash: u64, ticket: u64, done: Option<Done>, waiting: &mut Vec<Done>) {
+        self.shared.index.lose(hash, ticket);
+        self.voids.push(hash);
+        match done {
+            Some(done) => waiting.push(done),
+            None => self.shared.stats.lost.add(1),
+        }
+    }
+
+    /// Removes every segment: that needs no room.
+    fn destroy(&mut self) {
+        for segment in self.shared.segments().drain(..) {
+            let _ = self.files.remove(&segment.path);
+        }
+        self.sealed.clear();
+        self.sealed_len = 0;
+        self.active = None;
+    }
+}
+
+/// The lines of a segment's footer, if it has a whole one. Its own head was read before.
+pub(super) fn read_footer(
+    file: &File,
+    len: u64,
+    id: u64,
+    head: SegmentHead,
+) -> std::io::Result<Option<Vec<Line>>> {
+    let mut tail = [0; BLOCK];
+    let Some(at) = len.checked_sub(BLOCK as u64) else { return Ok(None) };
+    if read_at(file, &mut tail, at)? < BLOCK {
+        return Ok(None);
+    }
+    let Some((at, bytes)) = format::footer_at(&tail, id, head, len) else { return Ok(None) };
+    let mut lines = vec![0; bytes];
+    if read_at(file, &mut lines, at)? < bytes {
+        return Ok(None);
+    }
+    Ok(format::read_lines(&lines, &tail, id, head.number))
+}
+
+fn record_len(op: &Op) -> usize {
+    match &op.task {
+        Task::Put(item) => format::record_len(&item.key, item.value.len()).unwrap_or(usize::MAX / 2),
+        Task::Remove(_) => EMPTY_RECORD,
+    }
+}
+
+pub(super) fn footer_len(lines: usize) -> u64 {
+    (lines * UNIT + BLOCK) as u64
+}
+
+/// What a segment has besides the longest record that fits.
+pub(super) fn overhead() -> u64 {
+    BLOCK as u64 + footer_len(1)
+}
+
+/// The length of the control file.
+pub(super) fn control_len() -> u64 {
+    2 * BLOCK as u64
+}
+
+/// The two files that say all was closed are never there together, but one may follow the other.
+pub(super) fn clean_len() -> u64 {
+    BLOCK as u64
+}
+
+/// Written at once: large enough that the system call does not matter.
+pub(super) const BATCH: usize = 1 << 20;
+/// Beyond that, what cannot be written is forgotten wholesale.
+const MAX_VOIDS: usize = if cfg!(test) { 16 } else { 1 << 16 };
+/// The 16 bits of a place tell so many apart, and the active one.
+const MAX_SEGMENTS: usize = (1 << 16) - 2;
