@@ -70,23 +70,22 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// The laws of [`Layer`], and of what is on disk:
 ///
 /// 1. **The capacity is never exceeded**, not for a moment, by all files of the layer together.
-/// 2. `put` answers when the queue to the writer has taken the value in: it is served from there. What is queued when the
-///    process dies is lost. A value that could not be written afterwards is counted as `lost`, and nothing is served in its
-///    place, now or later.
-/// 3. `remove` answers when the key is gone, and so is everything that was put under it before, for good: the removal has
-///    been handed to the system. The queue is in order, so everything that it took in before has been handed over, too. A
-///    key that the layer does not have takes no writing.
-/// 4. **After [`close`](Layer::close)** what was put and not removed, replaced or evicted is there, also after a loss of
+/// 2. `put` answers when the queue to the writer has taken the value in, and it is served from there. A value that cannot be
+///    written afterwards is counted as `lost`, and nothing is served in its place, now or later.
+/// 3. `remove` answers when what the key had is gone for good: nobody gets it any more, and the removal has been handed to
+///    the system. The queue is in order, so all that was taken in before has been handed over, too. The removal of
+///    a key that the layer does not have writes nothing.
+/// 4. **After [`close`](Layer::close)** everything is there that was not removed, replaced or evicted, also after a loss of
 ///    power.
-/// 5. **After the process was killed**, and is started again while the system runs on, there is what some moment between
-///    the last removal that was answered and the end had: all that was taken in up to that moment, and nothing after
-///    it. So a key may have an older value than the newest that was taken in, but never one from before an answered
+/// 5. **After the process was killed**, while the system runs on, there is what the layer had at some moment (less what was
+///    evicted): not earlier than the last removal that was answered and had something to remove. So what was queued may
+///    be missing, and a key may have an older value than the newest that was taken in; but none from before an answered
 ///    removal of it.
 /// 6. **After the system went down** without a `close`, the directory is started empty: any part of what was written may
-///    be missing. So it is where the system cannot tell one boot from the next (other than Linux).
-/// 7. **Damage** is never served. Damaged values are missed. Where the order of things cannot be read any more (the end of
-///    a segment, and at the same time a record in it; a segment that is gone; an end that is earlier than it
-///    was), everything up to there is forgotten, as it may have been superseded by what cannot be read.
+///    be missing. Where the system does not tell one boot from the next (other than Linux), that is so after a kill, too.
+/// 7. **Damage is never served.** A damaged value is missed. Where damage hides what was written (a segment that is gone, or
+///    whose records can neither be listed nor read; an end that is earlier than it was), everything before it is forgotten
+///    as well, since what cannot be read may have superseded it. What stands in later segments stays.
 /// 8. Only files that have both our name and our first bytes are ever removed. A directory of another version of the format
 ///    is started empty.
 /// 9. One handle (with its clones) has a directory at a time, in this and in other processes.
@@ -96,7 +95,8 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 ///
 /// # Costs
 ///
-/// Per entry 20 to 40 bytes of memory, and on disk 56 and its padding besides key, region and value. A `get` of what the system has
+/// Per entry 20 to 40 bytes of memory, and 24 per record of the newest segment; on disk 56 and its padding besides key,
+/// region and value. A `get` of what the system has
 /// in memory is one system call on the caller's thread; what it has to fetch is fetched by one of up to four threads. A `put`
 /// takes the locks of one of 64 shards of the index and of the queue. The writer writes what has gathered at once, up to
 /// about a MiB, and tells the device nothing before the close. One open file per segment.

@@ -282,6 +282,36 @@ fn readings_say_what_happened() {
 }
 
 #[test]
+fn what_the_system_has_let_go_of_is_fetched() {
+    let directory = tempdir().unwrap();
+    let disk = open(directory.path(), 100);
+    (0..500).for_each(|number| put(&disk, number, 3));
+    // What is on the device can be let go of.
+    close(&disk);
+    let disk = open(directory.path(), 100);
+    for (name, _) in files(directory.path()) {
+        let file = fs::File::open(directory.path().join(name)).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    let keys: Vec<_> = (0..500).rev().map(key).collect();
+    let values: Vec<_> = (0..500).rev().map(|number| Some(value(number, 3))).collect();
+    assert_eq!(done(disk.get_many(&keys)), values);
+    (0..500).for_each(|number| assert_eq!(get(&disk, number), Some(value(number, 3))));
+}
+
+#[test]
+fn a_path_that_is_relative_or_deep_is_made() {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let relative = Path::new(directory.path().file_name().unwrap());
+    for path in [&relative.join("a"), &relative.join("b/c/d")] {
+        let disk = open(path, 10);
+        put(&disk, 1, 1);
+        close(&disk);
+        assert_eq!(get(&open(path, 10), 1), Some(value(1, 1)));
+    }
+}
+
+#[test]
 fn handles_go_everywhere() {
     fn everywhere<T: Send + Sync + Clone + 'static>() {}
     everywhere::<Disk>();

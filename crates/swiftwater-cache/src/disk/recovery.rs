@@ -27,7 +27,7 @@ use super::{
 /// Opens the directory; nobody else has it from here on.
 pub(super) fn open(options: &Options, files: Files) -> Result<Log, DiskError> {
     let directory = &options.path;
-    fs::create_dir_all(directory).map_err(DiskError::io("create the directory", directory))?;
+    create(directory, &files)?;
     let (file, path) = lock_control(directory)?;
     let known = read_control(&file, &path)?;
     let boot = boot();
@@ -356,6 +356,18 @@ impl Window<'_> {
         let start = (at - self.at) as usize;
         Ok(&self.bytes[start..self.bytes.len().min(start + len)])
     }
+}
+
+/// Makes the directory such that a loss of power does not take it away with all that will be in it.
+fn create(directory: &Path, files: &Files) -> Result<(), DiskError> {
+    let missing =
+        directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).count();
+    fs::create_dir_all(directory).map_err(DiskError::io("create the directory", directory))?;
+    for parent in directory.ancestors().skip(1).take(missing) {
+        let here = parent.as_os_str().is_empty();
+        files.sync_directory(if here { Path::new(".") } else { parent })?;
+    }
+    Ok(())
 }
 
 fn lock_control(directory: &Path) -> Result<(File, PathBuf), DiskError> {
