@@ -106,6 +106,8 @@ impl Model {
                 self.twin.remove(&key);
             }
         }
+        // A directory is not listed in one moment: only while nothing is written the sum is that of one.
+        written(&self.disk);
         let sum: u64 = files(&self.path()).iter().map(|(_, len)| len).sum();
         prop_assert!(sum <= self.segments * SEGMENT + 1024);
         if self.segments == 1000 {
