@@ -170,6 +170,26 @@ fn whatever_fails_wherever_shows_nothing_old() {
 }
 
 #[test]
+fn what_was_cut_short_is_cut_off() {
+    let test = Test::new();
+    let disk = test.open();
+    test.put(&disk, 1, 0);
+    test.written(&disk);
+    test.faults.room.store(2000, SeqCst);
+    run(disk.put(&key(2), Bytes::from(vec![1; 3000]), None)).unwrap();
+    // It is written before this fails, or with it.
+    assert!(run(disk.remove(&key(1))).is_err() || disk.shared().stats.lost.read() == 1);
+    test.faults.room.store(u64::MAX, SeqCst);
+    test.put(&disk, 3, 0);
+    test.written(&disk);
+    let copied = open(&test.copy(), Arc::default());
+    assert_eq!([1, 2, 3].map(|number| get(&copied, number)), [None, None, Some(value(3, 0))]);
+    run(disk.close()).unwrap();
+    let sum: u64 = test.files_on_disk().iter().sum();
+    assert_eq!(sum, disk.shared().used.load(Relaxed) + 64);
+}
+
+#[test]
 fn a_close_that_cannot_write_what_is_gone_leaves_nothing() {
     let test = Test::new();
     let disk = test.open();
