@@ -96,10 +96,12 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// # Costs
 ///
 /// Per entry 20 to 40 bytes of memory, and 24 per record of the newest segment; on disk 56 and its padding besides key,
-/// region and value. A `get` of what the system has
-/// in memory is one system call on the caller's thread; what it has to fetch is fetched by one of up to four threads. A `put`
-/// takes the locks of one of 64 shards of the index and of the queue. The writer writes what has gathered at once, up to
-/// about a MiB, and tells the device nothing before the close. One open file per segment.
+/// region and value. One open file per segment.
+///
+/// A `get` of what the system has in memory is one system call on the caller's thread; what it has to fetch, and all where the
+/// file system has no such call (tmpfs), is fetched by one of up to four threads. A `put` takes the locks of one of 64
+/// shards of the index and of the queue. The writer writes what has gathered at once, up to about a MiB, and asks the
+/// device for nothing before the close.
 ///
 /// Opening reads 16 bytes per record, and after a crash one segment.
 ///
@@ -108,8 +110,8 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// - The oldest goes first, used or not: what is worth keeping is put again by the cache above.
 /// - The hint `ttl` is not used.
 /// - A value takes at most a segment, and 16 MiB.
-/// - A device that loses what was written while the system runs on (one that is pulled) is damage like any other: found by
-///   checksums.
+/// - What is on the device can be taken back where the system runs on: a disk that is pulled, a snapshot that is restored.
+///   If all files are then of one earlier moment, nothing shows it.
 /// - Checksums are against accidents. Whoever can write to the directory can forge.
 /// - Unix only.
 #[derive(Clone)]

@@ -107,7 +107,8 @@ fn a_reader_of_an_evicted_segment_reads_on() {
 #[test]
 fn values_of_every_length_up_to_the_longest_fit() {
     let directory = quick_directory();
-    let disk = Disk::builder(directory.path()).segment(SEGMENT).capacity(5 * SEGMENT).build().unwrap();
+    let disk =
+        Opened(Disk::builder(directory.path()).segment(SEGMENT).capacity(5 * SEGMENT).build().unwrap());
     for len in (0..3800).step_by(7) {
         let value = bytes::Bytes::from(vec![len as u8; len]);
         done(disk.put(&key(1), value.clone(), None));

@@ -81,12 +81,13 @@ fn what_waits_in_the_queue_is_seen_at_once() {
 #[test]
 fn dropping_the_last_handle_closes_in_the_background() {
     let directory = tempdir().unwrap();
-    let disk = open(directory.path(), 100);
+    let builder = || Disk::builder(directory.path()).segment(SEGMENT).capacity(1 << 20);
+    let disk = builder().build().unwrap();
     (0..300).for_each(|number| put(&disk, number, 7));
     drop(disk);
     let disk = loop {
-        match Disk::builder(directory.path()).segment(SEGMENT).capacity(1 << 20).build() {
-            Ok(disk) => break disk,
+        match builder().build() {
+            Ok(disk) => break Opened(disk),
             Err(DiskError::Locked { .. }) => std::thread::yield_now(),
             Err(error) => panic!("{error:?}"),
         }
@@ -109,7 +110,7 @@ fn a_smaller_capacity_keeps_the_newest() {
     assert_eq!(reading(&disk, "entries"), there as f64);
     close(&disk);
     // Not even one of the old segments fits.
-    let disk = Disk::builder(directory.path()).segment(1 << 20).capacity(5 << 20).build().unwrap();
+    let disk = Opened(Disk::builder(directory.path()).segment(1 << 20).capacity(5 << 20).build().unwrap());
     (0..1000).for_each(|number| put(&disk, number, 1));
     close(&disk);
     let disk = open(directory.path(), 5);
@@ -155,7 +156,7 @@ fn options_that_cannot_work_are_named() {
         }
     }
     assert!(!directory.path().join("never").exists());
-    builder().capacity(20 << 10).build().unwrap();
+    drop(Opened(builder().capacity(20 << 10).build().unwrap()));
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn regions_do_not_share_keys() {
 fn readings_say_what_happened() {
     let directory = tempdir().unwrap();
     let disk = open(directory.path(), 10);
-    swiftwater_core::conformance::observe(&disk);
+    swiftwater_core::conformance::observe(&*disk);
     (0..10).for_each(|number| put(&disk, number, 0));
     remove(&disk, 0);
     remove(&disk, 100);
@@ -270,9 +271,9 @@ fn readings_say_what_happened() {
     }
     assert_eq!(reading(&disk, "entries"), 9.0);
     assert_eq!(reading(&disk, "capacity"), (10 * SEGMENT + 1024) as f64);
-    let observer = Observer::from(&disk);
+    let observer = Observer::from(&*disk);
     assert!(observer.upgrade().is_some());
-    assert!(format!("{disk:?}").starts_with("Disk { path: "));
+    assert!(format!("{:?}", *disk).starts_with("Disk { path: "));
     close(&disk);
     // Sealed, and with the file that says so.
     let sum: u64 = files(directory.path()).iter().map(|(_, len)| len).sum();

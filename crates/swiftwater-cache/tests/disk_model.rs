@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use disk_common::*;
 use proptest::prelude::*;
-use swiftwater_cache::{Disk, Layer};
+use swiftwater_cache::Layer;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -49,10 +49,11 @@ proptest! {
 }
 
 struct Model {
+    /// Goes before its directory.
+    disk: Opened,
     directory: tempfile::TempDir,
     kills: u64,
     segments: u64,
-    disk: Disk,
     twin: HashMap<u64, u64>,
 }
 

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     future::Future,
     io,
+    ops::Deref,
     os::unix::fs::FileExt,
     path::Path,
     pin::pin,
@@ -169,6 +170,26 @@ fn whatever_fails_wherever_shows_nothing_old() {
 }
 
 #[test]
+fn what_was_cut_short_is_cut_off() {
+    let test = Test::new();
+    let disk = test.open();
+    test.put(&disk, 1, 0);
+    test.written(&disk);
+    test.faults.room.store(2000, SeqCst);
+    run(disk.put(&key(2), Bytes::from(vec![1; 3000]), None)).unwrap();
+    // It is written before this fails, or with it.
+    assert!(run(disk.remove(&key(1))).is_err() || disk.shared().stats.lost.read() == 1);
+    test.faults.room.store(u64::MAX, SeqCst);
+    test.put(&disk, 3, 0);
+    test.written(&disk);
+    let copied = open(&test.copy(), Arc::default());
+    assert_eq!([1, 2, 3].map(|number| get(&copied, number)), [None, None, Some(value(3, 0))]);
+    run(disk.close()).unwrap();
+    let sum: u64 = test.files_on_disk().iter().sum();
+    assert_eq!(sum, disk.shared().used.load(Relaxed) + 64);
+}
+
+#[test]
 fn a_close_that_cannot_write_what_is_gone_leaves_nothing() {
     let test = Test::new();
     let disk = test.open();
@@ -257,7 +278,7 @@ fn what_cannot_be_removed_keeps_the_capacity() {
 fn a_full_queue_makes_callers_wait_and_serves_what_is_in_it() {
     let test = Test::new();
     let builder = Disk::builder(test.path()).segment(4 << 10).capacity(CAPACITY).queue(4 << 10);
-    let disk = builder.build_on(test.files()).unwrap();
+    let disk = Opened(builder.build_on(test.files()).unwrap());
     run(disk.put(&key(1), value(1, 0), None)).unwrap();
     test.written(&disk);
     let gate = lock(&test.faults.gate);
@@ -298,7 +319,7 @@ fn a_full_queue_makes_callers_wait_and_serves_what_is_in_it() {
 #[test]
 fn a_close_lets_those_go_who_wait_for_the_queue() {
     let test = Test::new();
-    let disk = Disk::builder(test.path()).queue(4 << 10).build_on(test.files()).unwrap();
+    let disk = Opened(Disk::builder(test.path()).queue(4 << 10).build_on(test.files()).unwrap());
     let gate = lock(&test.faults.gate);
     let mut cx = Context::from_waker(Waker::noop());
     let large = Bytes::from(vec![1; 100_000]);
@@ -311,7 +332,7 @@ fn a_close_lets_those_go_who_wait_for_the_queue() {
     assert!(run(waits).is_err());
     drop(gate);
     run(close).unwrap();
-    let disk = Disk::builder(test.path()).build().unwrap();
+    let disk = Opened(Disk::builder(test.path()).build().unwrap());
     assert!(get(&disk, 1) == Some(large), "it was in the queue");
     assert_eq!(get(&disk, 2), None);
 }
@@ -397,7 +418,7 @@ impl Test {
         Files { faults: self.faults.clone() }
     }
 
-    fn open(&self) -> Disk {
+    fn open(&self) -> Opened {
         open(&self.path(), self.faults.clone())
     }
 
@@ -448,9 +469,26 @@ fn lengths(path: &Path) -> Vec<u64> {
     fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect()
 }
 
-fn open(path: &Path, faults: Arc<Faults>) -> Disk {
+fn open(path: &Path, faults: Arc<Faults>) -> Opened {
     let builder = Disk::builder(path).segment(4 << 10).capacity(CAPACITY);
-    builder.build_on(Files { faults }).unwrap()
+    Opened(builder.build_on(Files { faults }).unwrap())
+}
+
+/// Is closed when it goes: what is dropped goes on writing for a while, into a directory that goes, too.
+struct Opened(Disk);
+
+impl Deref for Opened {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let _ = run(self.0.close());
+    }
 }
 
 fn key(number: u64) -> LayerKey {

@@ -4,6 +4,7 @@
 use std::{
     fmt, fs,
     future::Future,
+    ops::Deref,
     path::Path,
     pin::pin,
     sync::Arc,
@@ -19,9 +20,26 @@ use tempfile::TempDir;
 pub(crate) const SEGMENT: u64 = 4 << 10;
 
 /// Small segments, so that little is needed to fill several of them.
-pub(crate) fn open(path: &Path, segments: u64) -> Disk {
+pub(crate) fn open(path: &Path, segments: u64) -> Opened {
     let builder = Disk::builder(path).segment(SEGMENT).capacity(segments * SEGMENT + 1024);
-    builder.build().unwrap_or_else(|error| panic!("cannot open {}: {error:?}", path.display()))
+    Opened(builder.build().unwrap_or_else(|error| panic!("cannot open {}: {error:?}", path.display())))
+}
+
+/// Is closed when it goes: what is dropped goes on writing for a while, into a directory that goes, too.
+pub(crate) struct Opened(pub(crate) Disk);
+
+impl Deref for Opened {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let _ = block_on(self.0.close());
+    }
 }
 
 pub(crate) fn key(number: u64) -> LayerKey {
@@ -107,7 +125,7 @@ pub(crate) fn files(path: &Path) -> Vec<(String, u64)> {
     files
 }
 
-pub(crate) fn reading(observed: &dyn Observe, name: &str) -> f64 {
+pub(crate) fn reading(observed: &Disk, name: &str) -> f64 {
     struct Find<'a>(&'a str, Option<f64>);
     impl Visitor for Find<'_> {
         fn counter(&mut self, desc: &'static Desc, value: u64) {
