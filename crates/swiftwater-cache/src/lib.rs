@@ -81,7 +81,7 @@
 //!
 //! # Limits, and what to use instead
 //!
-//! - One process. Its memory, and layers of bytes below it: of these the crate brings the trait only.
+//! - One process: its memory, and layers of bytes below it, of which the crate brings one on disk.
 //! - Entries that are stale or expired leave when they are looked up, evicted or swept.
 //! - No dependencies, no loading, only speed: use `quick_cache` itself. Its admission policy does not suit: `moka`.
 //! - Derived values that must be recomputed minimally, not just dropped: `salsa`.
@@ -92,7 +92,9 @@
 //!
 //! | Feature | What it adds |
 //! |---|---|
+//! | `disk` | `Disk`, a layer in files of a local directory: a log of segments with a hard bound; needs a Unix |
 //! | `layers` | layers below memory: the trait `Layer`, regions that use some, `Cache::close`; values and keys implement serde's traits |
+//! | `testing` | the laws of `Layer` as functions to call on a layer of your own |
 //!
 //! Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads and for time-outs; loads that never wait,
 //! `get`, `insert` and `invalidate` work without a runtime.
