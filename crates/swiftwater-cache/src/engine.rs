@@ -95,6 +95,8 @@ pub(crate) enum Arrival<V> {
     Absent,
     Entry(Held<V>),
     Failed,
+    /// It has not been tried, or not to its end.
+    Nothing,
 }
 
 /// What a caller who found nothing gets.
@@ -558,6 +560,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 }
                 return (Evicted::default(), key);
             }
+            Arrival::Nothing => return (Evicted::default(), key),
         };
         match key {
             Some(key) if !flight.is_held() && self.servable(&key, &entry) => {

@@ -364,6 +364,8 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
         let arrival = match &result {
             Ok(entry) => Arrival::Entry(entry.clone()),
             Err(LoadError::Absent) => Arrival::Absent,
+            // These say nothing of the source.
+            Err(LoadError::Aborted | LoadError::Busy) => Arrival::Nothing,
             Err(_) => Arrival::Failed,
         };
         // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.

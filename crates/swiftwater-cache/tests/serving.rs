@@ -410,6 +410,29 @@ async fn a_caller_who_goes_away_while_it_waits_for_its_turn_leaves_the_key_to_ot
 }
 
 #[tokio::test]
+async fn a_load_that_was_not_tried_is_no_failure_of_the_source() {
+    for excess in [Excess::Wait, Excess::Fail] {
+        let (_, prices, hand) = prices(|region| region.max_loads(1, excess).fail_safe(10 * MINUTE, MINUTE));
+        load(&prices, 1).await;
+        hand.advance(MINUTE);
+        let gates = Gates::<u32>::new();
+        let ask = |key: u64| {
+            let (prices, gates) = (prices.clone(), gates.clone());
+            spawn(async move { prices.get_or_load(&key, async move |_| Ok(gates.pass(key).await)).await })
+        };
+        let busy = ask(7);
+        settle().await;
+        let turned_away = ask(1);
+        settle().await;
+        turned_away.abort();
+        gates.open(7);
+        settle().await;
+        drop((busy.await, turned_away.await));
+        assert!(!load(&prices, 2).await.is_stale(), "{excess:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_loader_may_keep_what_was_there() {
     let (cache, prices, hand) = prices(|region| region.stale_for(MINUTE));
     let keep = async |_: LoadCx<u64>, old: Option<Hit<u32>>| match old {
