@@ -61,7 +61,8 @@ impl Builder {
     }
 
     /// How many version cells the dependencies of all entries share, rounded up to a power of two; 8 bytes each. Default:
-    /// 65,536, half a MiB. With 32 KiB for kinds, this is all the memory that invalidation ever takes.
+    /// 65,536, half a MiB; as much again once a key is invalidated by its name, or a key of a region with layers. With 32 KiB for
+    /// kinds, and 350 KiB once something is invalidated gently, this is all the memory that invalidation ever takes.
     ///
     /// Names that share a cell invalidate each other's entries: about `dependencies per entry * invalidations in its
     /// life / cells` of the hits are loaded once more than needed. Raise it where that share is not small.

@@ -5,7 +5,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
+    },
     task::{Context, Poll},
 };
 
@@ -45,9 +52,39 @@ pub(crate) struct Shared {
     pub(crate) invalidations: Counter,
     /// Weak: a region lives as long as its handles. Replaced as a whole, so that observing copies nothing.
     regions: Mutex<Arc<[Weak<dyn Part>]>>,
-    /// By the name of every region that there ever was, whether a load has read it: its keys are dependencies of what is
-    /// stored, and may outlive it.
-    read_by_loads: Mutex<HashMap<&'static str, Arc<AtomicBool>>>,
+    /// By the name of every region that there ever was: its keys are dependencies of what is stored, and may outlive it.
+    keys: Mutex<HashMap<&'static str, Arc<Keys>>>,
+}
+
+/// Whether anything depends on keys of a region. As long as nothing does, an insert has nothing to tell.
+#[derive(Default)]
+pub(crate) struct Keys {
+    matter: AtomicBool,
+    named: OnceLock<()>,
+}
+
+impl Keys {
+    pub(crate) fn matter(&self) -> bool {
+        // Pairs with the fence in `name`: either the insert finds that they matter, or whoever has named one reads what
+        // the insert's caller has done before.
+        fence(SeqCst);
+        self.matter.load(Relaxed)
+    }
+
+    /// A load is about to read one. Relaxed: the locks that it and an insert take afterwards order it.
+    pub(crate) fn read(&self) {
+        self.matter.store(true, Relaxed);
+    }
+
+    /// Somebody names one, and may depend on it without reading it here. Inserts from before have not been told to a load
+    /// that is running and comes to the name only now: `supersede` makes it the past, once.
+    pub(crate) fn name(&self, supersede: impl FnOnce()) {
+        self.named.get_or_init(|| {
+            self.matter.store(true, Relaxed);
+            fence(SeqCst);
+            supersede();
+        });
+    }
 }
 
 /// A region without its types.
@@ -181,7 +218,7 @@ impl Cache {
             clock,
             invalidations: Counter::new(),
             regions: Mutex::new(Arc::new([])),
-            read_by_loads: Mutex::default(),
+            keys: Mutex::default(),
         }))
     }
 
@@ -259,6 +296,16 @@ impl Cache {
 }
 
 impl Shared {
+    /// A key whose own entry is not in memory any more; `kept`: it may be elsewhere.
+    pub(crate) fn invalidate_key(&self, key: Dep, kept: bool) {
+        if kept {
+            self.invalidate(key.into());
+        } else {
+            self.stamps.supersede(key);
+            self.invalidated();
+        }
+    }
+
     pub(crate) fn invalidate(&self, change: Change) {
         let now = || self.clock.now();
         if !change.hold.is_zero() {
@@ -270,6 +317,10 @@ impl Shared {
         } else {
             self.relaxed.relax(&self.stamps, change.dep, change.soft, now(), change.window);
         }
+        self.invalidated();
+    }
+
+    fn invalidated(&self) {
         self.invalidations.add(1);
         #[cfg(feature = "layers")]
         if let Some(persist) = &self.persist {
@@ -282,10 +333,10 @@ impl Shared {
         std::ptr::from_ref(self).addr()
     }
 
-    pub(crate) fn read_by_loads(&self, name: &'static str) -> Arc<AtomicBool> {
+    pub(crate) fn keys(&self, region: &'static str) -> Arc<Keys> {
         // Nothing under the lock leaves the map half-changed.
-        let mut names = self.read_by_loads.lock().unwrap_or_else(PoisonError::into_inner);
-        names.entry(name).or_default().clone()
+        let mut names = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        names.entry(region).or_default().clone()
     }
 
     /// Takes the name, unless a living region has it.

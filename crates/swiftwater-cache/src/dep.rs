@@ -214,10 +214,10 @@ impl Edge {
         Self(self.0 & KIND_MASK)
     }
 
-    /// Of a key: what its own entry depends on, while others, that were made of it, depend on the key. Apart, because
-    /// storing a new value makes those stale and not itself.
+    /// Of a region: what its own entries depend on, while others, that were made of them, depend on the region. Apart,
+    /// because naming its keys for the first time makes those stale and not these.
     pub(crate) fn own(self) -> Self {
-        Self(self.0.rotate_left(24) | NAME)
+        Self(self.0 ^ 1 << (u64::BITS - 1))
     }
 
     pub(crate) fn form(self) -> Form {

@@ -25,7 +25,7 @@ use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 use crate::{
     below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
-    cache::{Part, Shared, Swept},
+    cache::{Keys, Part, Shared, Swept},
     dep::{Dep, Edge},
     entry::{Entry, Held},
     error::LoadError,
@@ -55,8 +55,8 @@ pub(crate) struct Engine<K, V, E> {
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
     enabled: AtomicBool,
-    /// Some load has read a region of this name: from then on its keys are dependencies.
-    read_by_loads: Arc<AtomicBool>,
+    /// Shared by all regions of this name that there ever were.
+    keys: Arc<Keys>,
     pub(crate) stats: Stats,
 }
 
@@ -120,7 +120,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             lane,
             below,
             enabled: AtomicBool::new(enabled),
-            read_by_loads: cache.read_by_loads(name),
+            keys: cache.keys(name),
             clock: cache.clock.clone(),
             cache,
             stats: Stats::default(),
@@ -198,8 +198,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         Q: Hash + Eq + ?Sized,
     {
         if !readers.is_empty() {
-            // Before anything is read, see `insert`. Relaxed: the locks that reader and writer take afterwards order it.
-            self.depend_on_keys();
+            self.keys.read(); // before anything is read, see `insert`
         }
         let found = self.judge(key, self.store.get(key));
         if let Look::Fresh(entry) | Look::Due(entry) = &found {
@@ -217,7 +216,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     {
         if !self.enabled() {
             self.stats.misses_off.add(1);
-            if self.read_by_loads.load(Relaxed) {
+            if self.keys.matter() {
                 drop(self.flights(key)); // the lock that orders a reader's mark, which no store takes for it here
             }
             return Look::Miss(None);
@@ -258,16 +257,15 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         if stamp == ticket {
             return Fate::Clean;
         }
-        let dep = self.key_dep(key);
-        let everywhere = [Edge::ALL, self.whole.edge(), dep.edge().own()];
-        if !stamps.current(&everywhere, stamp) || !stamps.current(entry.edges(), stamp) {
+        if !stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
+            || !stamps.is_current_itself(|| self.key_dep(key), stamp)
+            || !stamps.current(entry.edges(), stamp)
+        {
             return Fate::Stale;
         }
         let mut fate = Fate::Clean;
         if !relaxed.is_quiet(stamp) {
-            let edges =
-                [Edge::ALL, self.whole.edge(), dep.edge()].into_iter().chain(entry.edges().iter().copied());
-            fate = relaxed.fate(edges, stamp, now, self.share(key));
+            fate = relaxed.fate(self.edges_of(key, entry), stamp, now, self.share(key));
         }
         if fate == Fate::Clean && stamp < ticket {
             entry.restamp(ticket);
@@ -298,17 +296,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 _ => self.cache.relaxed.fate([edge], entry.stamp(), now, self.share(key)),
             };
             let dep = self.key_dep(key);
-            let everywhere = [
-                (Cause::Everything, Edge::ALL),
-                (Cause::Region, self.whole.edge()),
-                (Cause::Key, dep.edge().own()),
-            ];
+            let everywhere = [(Cause::Everything, Edge::ALL), (Cause::Region, self.whole.edge().own())];
             let own = entry.edges().iter().map(|edge| (Cause::of(*edge), *edge));
             let causes = everywhere.into_iter().chain(own).map(|(cause, edge)| (fate(edge), cause));
-            // Soft marks of the key go by its name.
-            let softened =
-                (self.cache.relaxed.fate([dep.edge()], entry.stamp(), now, self.share(key)), Cause::Key);
-            let worst = causes.chain([softened]).max_by_key(|(fate, _)| *fate);
+            // Marks go by the names of region and key.
+            let marked = |edge| self.cache.relaxed.fate([edge], entry.stamp(), now, self.share(key));
+            let softened = [(Cause::Region, self.whole.edge()), (Cause::Key, dep.edge())];
+            let softened = softened.map(|(cause, edge)| (marked(edge), cause));
+            let itself = self.cache.stamps.is_current_itself(|| dep, entry.stamp());
+            let itself = (if itself { Fate::Clean } else { Fate::Stale }, Cause::Key);
+            let worst = causes.chain(softened).chain([itself]).max_by_key(|(fate, _)| *fate);
             let idle = entry.extra().is_some_and(|extra| extra.idle_end() <= now);
             match worst {
                 Some((Fate::Stale, cause)) => Verdict::Invalidated(cause),
@@ -387,7 +384,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             // What layers have of the key is the past, wherever it is on its way. The entry is not, unless something else
             // has moved meanwhile.
             let version = self.cache.stamps.invalidate(changed);
-            if self.cache.stamps.current(&[Edge::ALL, self.whole.edge()], stamp)
+            if self.cache.stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
                 && self.cache.stamps.current(entry.edges(), stamp)
             {
                 entry.restamp(version);
@@ -405,7 +402,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         drop(flights);
         // After the old value is gone, so that a load which has read it has a stamp from before. Whoever read it had set
         // the mark, and then took a lock that was taken here since.
-        if self.read_by_loads.load(Relaxed) {
+        if self.keys.matter() {
             self.cache.stamps.supersede(changed);
         }
         self.count_outgoing(&outgoing, &entry);
@@ -428,8 +425,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let detached = flights.remove_entry(key);
         let removed = self.store.remove(key);
         drop(flights);
-        // After the entry is gone: a load that has read it took its stamp before this one.
-        self.cache.invalidate(self.key_dep(key).into());
+        // After the entry is gone: a load that has read it took its stamp before this one. Nothing in memory is left that
+        // depends on the key as its own; in layers there may be.
+        self.cache.invalidate_key(self.key_dep(key), self.below.is_some());
         if let Some(below) = &self.below {
             // For the room that it takes; that nobody is served it is seen to. What memory has forgotten stays there.
             removed.entries.iter().for_each(|(key, _)| below.forget(key));
@@ -640,9 +638,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.clock.now()
     }
 
-    /// From now on something may depend on keys.
-    pub(crate) fn depend_on_keys(&self) {
-        self.read_by_loads.store(true, Relaxed);
+    /// From now on something may depend on keys that it names.
+    pub(crate) fn name_keys(&self) {
+        self.keys.name(|| {
+            self.cache.stamps.supersede(self.whole);
+        });
     }
 
     /// What depends on this key.

@@ -357,13 +357,16 @@ where
 
     /// What depends on this key: its own entry, and what was loaded from it. For [`Cache::invalidate`](crate::Cache::invalidate),
     /// where it should be gentler than [`invalidate`](Self::invalidate); and for loaders that know of the key otherwise.
+    ///
+    /// The first call for a region makes stale, once, what has been made of its keys so far, but not the entries of the
+    /// region: until then inserts have told nobody but who had read them here.
     #[must_use]
     pub fn dep<Q>(&self, key: &Q) -> Dep
     where
         K: Borrow<Q>,
         Q: Hash + ?Sized,
     {
-        self.0.depend_on_keys();
+        self.0.name_keys();
         self.0.key_dep(key)
     }
 

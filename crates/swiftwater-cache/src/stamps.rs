@@ -1,8 +1,8 @@
 //! Version stamps: how an invalidation is seen by every entry at once, without touching one.
 //!
 //! There is one counter, the *ticket*, and a fixed table of *cells*; a dependency's hash selects its cell. (Two cells: one
-//! for its name, one for its kind, which entries with very many dependencies keep instead. A key has a third, see
-//! [`Edge::own`]. Whole regions and the whole cache have cells apart, where no name can disturb them.)
+//! for its name, one for its kind, which entries with very many dependencies keep instead. A key has a third, in a table
+//! of its own, for its own entry. Whole regions and the whole cache have cells apart, where no name can disturb them.)
 //!
 //! - A load reads the ticket before it starts: its stamp `s`.
 //! - `invalidate(d)` raises d's cell to `v = ticket + 1` and *then* moves the ticket from `v - 1` to `v`. If somebody else
@@ -29,6 +29,8 @@
 //! Two names in one cell, and a reader that sees the cell before the ticket, cost a load too many, never a stale value.
 //! Memory is the table, whatever is invalidated.
 
+use std::sync::OnceLock;
+
 use crate::{
     dep::{Dep, Edge, Form},
     sync::{
@@ -43,6 +45,10 @@ pub(crate) struct Stamps {
     exact: Box<[AtomicU64]>,
     coarse: Box<[AtomicU64]>,
     wholes: Box<[AtomicU64]>,
+    /// Of keys, what their own entries depend on: apart, so that no name disturbs them, and as many as there are of names.
+    /// Made when the first one is raised. Whoever has read a ticket sees what was raised up to it, and so whether it is
+    /// there.
+    own: OnceLock<Box<[AtomicU64]>>,
     exact_bits: u32,
     coarse_bits: u32,
     whole_bits: u32,
@@ -69,13 +75,13 @@ impl Stamps {
     /// the time disturbs no name. 1 to 32 and 1 to 16 bits.
     pub(crate) fn new(exact_bits: u32, coarse_bits: u32) -> Self {
         let whole_bits = coarse_bits.min(WHOLE_BITS);
-        let cells = |bits: u32| (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect();
         Self {
             ticket: AtomicU64::new(0),
             all: AtomicU64::new(0),
             exact: cells(exact_bits),
             coarse: cells(coarse_bits),
             wholes: cells(whole_bits),
+            own: OnceLock::new(),
             exact_bits,
             coarse_bits,
             whole_bits,
@@ -96,9 +102,10 @@ impl Stamps {
             (table.len() == 1 << bits).then_some(table)
         };
         let (exact, coarse, wholes) = (take(exact_bits)?, take(coarse_bits)?, take(whole_bits)?);
+        let own = OnceLock::from(take(exact_bits)?);
         let (ticket, all) = (AtomicU64::new(ticket), AtomicU64::new(all));
         cells.next().is_none().then_some(())?;
-        Some(Self { ticket, all, exact, coarse, wholes, exact_bits, coarse_bits, whole_bits })
+        Some(Self { ticket, all, exact, coarse, wholes, own, exact_bits, coarse_bits, whole_bits })
     }
 
     /// The sizes of the three tables.
@@ -112,10 +119,11 @@ impl Stamps {
         self.all.load(Relaxed)
     }
 
-    /// Of the three tables, one after the other.
+    /// Of all tables, one after the other.
     #[cfg(feature = "layers")]
     pub(crate) fn cells(&self) -> impl Iterator<Item = u64> {
-        [&self.exact, &self.coarse, &self.wholes].into_iter().flatten().map(|cell| cell.load(Relaxed))
+        let own = self.own.get_or_init(|| cells(self.exact_bits));
+        [&self.exact, &self.coarse, &self.wholes, own].into_iter().flatten().map(|cell| cell.load(Relaxed))
     }
 
     /// The stamp for a load that starts now.
@@ -128,13 +136,20 @@ impl Stamps {
     /// Every load that has started until now, and depends on `dep`, is the past.
     pub(crate) fn invalidate(&self, dep: Dep) -> Stamp {
         let edge = dep.edge();
-        let own = (edge.form() == Form::Key).then(|| self.cell(edge.own()));
+        let own = match edge.form() {
+            Form::Key => {
+                let own = self.own.get_or_init(|| cells(self.exact_bits));
+                Some(&own[edge.mixed(self.exact_bits)])
+            }
+            Form::Whole => Some(self.cell(edge.own())),
+            _ => None,
+        };
         self.raise([Some(self.cell(edge)), own, self.coarse_cell(edge)])
     }
 
-    /// A key has a new value: what was made of the old one is the past, the key's own entry is not.
-    pub(crate) fn supersede(&self, key: Dep) -> Stamp {
-        self.raise([Some(self.cell(key.edge())), None, self.coarse_cell(key.edge())])
+    /// A key, or any key of a region, has a new value: what was made of the old one is the past, the own entry is not.
+    pub(crate) fn supersede(&self, dep: Dep) -> Stamp {
+        self.raise([Some(self.cell(dep.edge())), None, self.coarse_cell(dep.edge())])
     }
 
     fn raise(&self, cells: [Option<&AtomicU64>; 3]) -> Stamp {
@@ -167,6 +182,13 @@ impl Stamps {
         edges.iter().all(|edge| self.is_current(*edge, stamp))
     }
 
+    /// Whether an entry with this stamp is not the past by its own key.
+    pub(crate) fn is_current_itself(&self, key: impl FnOnce() -> Dep, stamp: Stamp) -> bool {
+        // As below.
+        let own = |cells: &[AtomicU64]| cells[key().edge().mixed(self.exact_bits)].load(Relaxed) <= stamp.0;
+        self.own.get().is_none_or(|cells| own(cells))
+    }
+
     #[inline]
     pub(crate) fn is_current(&self, edge: Edge, stamp: Stamp) -> bool {
         // Relaxed: a get that starts after an invalidation returned has learnt of that from the caller, which orders
@@ -189,6 +211,10 @@ impl Stamps {
     fn coarse_cell(&self, edge: Edge) -> Option<&AtomicU64> {
         (edge.form() != Form::All).then(|| &self.coarse[edge.upper(self.coarse_bits)])
     }
+}
+
+fn cells(bits: u32) -> Box<[AtomicU64]> {
+    (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// 256 cells for whole regions.

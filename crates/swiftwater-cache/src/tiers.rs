@@ -120,10 +120,11 @@ impl<K: Hash, V> Tiers<K, V> {
         let now = self.cache.clock.now();
         let expires = self.cache.life.tick(head.expires);
         let stamp = self.cache.life.stamp(head.life, head.stamp);
-        let everywhere = [Edge::ALL, self.whole.edge(), dep.edge().own()];
+        let everywhere = [Edge::ALL, self.whole.edge().own()];
         let fate = match stamp {
             Some(stamp)
                 if self.cache.stamps.current(&everywhere, stamp)
+                    && self.cache.stamps.is_current_itself(|| dep, stamp)
                     && self.cache.stamps.current(&edges, stamp) =>
             {
                 let all = [Edge::ALL, self.whole.edge(), dep.edge()].into_iter().chain(edges.iter().copied());

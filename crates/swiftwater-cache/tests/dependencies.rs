@@ -274,3 +274,21 @@ async fn a_handful_of_cells_costs_hits_and_never_freshness() {
         assert!(rows.get(&key).is_none());
     }
 }
+
+/// The region's first named key, and named only after the insert: what the loader has read of the source is older.
+#[tokio::test]
+async fn a_key_that_is_named_after_an_insert_counts_from_the_start_of_the_load() {
+    let cache = cache();
+    let (rows, sums) = (region::<u32>(&cache, "rows"), region::<u32>(&cache, "sums"));
+    rows.insert(2, 20);
+    let inner = rows.clone();
+    let load = async move |cx: LoadCx<u64>| {
+        let old = 10; // read from the source
+        inner.insert(1, 11); // somebody changes it
+        cx.depends_on(inner.dep(&1));
+        Ok(old)
+    };
+    assert_eq!(sums.get_or_load(&1, load).await.unwrap(), 10);
+    assert!(sums.get(&1).is_none());
+    assert!(rows.get(&1).is_some() && rows.get(&2).is_some(), "the region's own entries are not concerned");
+}

@@ -247,8 +247,9 @@ async fn what_a_loader_reads_of_many_keys_it_depends_on() {
     let page = async move |_| {
         Ok(values(&load(&inner, &[1, 2, 10], &Calls::default()).await).into_iter().flatten().sum::<u64>())
     };
+    let changes = [dep!("row", 2), rows.dep(&1), rows.dep(&10), rows.whole()];
     assert_eq!(pages.get_or_load(&1, page.clone()).await.unwrap(), 5);
-    for change in [dep!("row", 2), rows.dep(&1), rows.dep(&10), rows.whole()] {
+    for change in changes {
         assert!(pages.get(&1).is_some());
         cache.invalidate(change);
         assert!(pages.get(&1).is_none(), "{change:?}");
