@@ -292,3 +292,15 @@ async fn a_key_that_is_named_after_an_insert_counts_from_the_start_of_the_load()
     assert!(sums.get(&1).is_none());
     assert!(rows.get(&1).is_some() && rows.get(&2).is_some(), "the region's own entries are not concerned");
 }
+
+/// However few cells there are, an insert makes stale what was made of the old value, and not itself.
+#[test]
+fn with_a_handful_of_cells_what_is_inserted_is_still_found() {
+    let cache = Cache::builder().version_cells(2).build().unwrap();
+    let rows = region::<u64>(&cache, "rows");
+    let _named = rows.dep(&0); // from now on inserts have somebody to tell
+    for key in 0..100 {
+        rows.insert(key, key);
+        assert_eq!(rows.get(&key).unwrap(), key);
+    }
+}
