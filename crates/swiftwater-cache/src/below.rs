@@ -4,6 +4,8 @@ use std::{future::Future, pin::Pin};
 
 use swiftwater_core::{Tick, Visitor};
 
+#[cfg(feature = "layers")]
+use crate::cache::CloseError;
 use crate::{dep::Edge, entry::Entry, stamps::Stamp};
 
 /// Boxed: which layers there are is known at run time.
@@ -22,9 +24,13 @@ pub(crate) trait Below<K, V>: Send + Sync {
     /// Lets the layers forget the key. Does not wait.
     fn forget(&self, key: &K);
 
-    /// Waits until all that was handed to the layers has arrived, or has failed, and closes them.
+    /// Waits until all that was handed to the layers has arrived, or has failed; from then on nothing is.
     #[cfg(feature = "layers")]
-    fn close(&self) -> Waits<'_, ()>;
+    fn settle(&self) -> Waits<'_, ()>;
+
+    /// Closes the layers, all of them, and gives the first error.
+    #[cfg(feature = "layers")]
+    fn close(&self) -> Waits<'_, Result<(), CloseError>>;
 
     fn observe(&self, visitor: &mut dyn Visitor);
 }

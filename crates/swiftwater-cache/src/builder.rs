@@ -62,7 +62,7 @@ impl Builder {
 
     /// How many version cells the dependencies of all entries share, rounded up to a power of two; 8 bytes each. Default:
     /// 65,536, half a MiB; as much again once a key is invalidated by its name, or a key of a region with layers. With 32 KiB for
-    /// kinds, and 350 KiB once something is invalidated gently, this is all the memory that invalidation ever takes.
+    /// kinds, and 256 KiB once something is invalidated gently, this is all the memory that invalidation ever takes.
     ///
     /// Names that share a cell invalidate each other's entries: about `dependencies per entry * invalidations in its
     /// life / cells` of the hits are loaded once more than needed. Raise it where that share is not small.
@@ -71,7 +71,7 @@ impl Builder {
         self
     }
 
-    /// How many [links](Cache::link) there may be at a time. Default: 65,536. Each takes about 50 bytes.
+    /// How many [links](Cache::link) there may be at a time. Default: 65,536.
     pub fn max_links(mut self, links: usize) -> Self {
         self.max_links = links;
         self
@@ -217,7 +217,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// After how long an entry that nobody asks for expires, whatever its lifetime. Default: `None`, never. Up to a
-    /// sixteenth later, since a use is not noted more often. Costs 32 bytes per entry.
+    /// sixteenth later, since a use is not noted more often. Costs another block of
+    /// about 70 bytes per entry.
     pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.policy.idle = idle.into();
         self
@@ -244,7 +245,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// For how long after an entry has expired it is served, marked as stale, in the place of a load that fails or takes too
-    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs 32 bytes per
+    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs another block of about 70 bytes per
     /// entry.
     ///
     /// Entries that expired in time only: one that was invalidated strictly is never served.
@@ -254,7 +255,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// After what share of its lifetime an entry that is asked for is loaded anew in the background, so that those that
-    /// are in demand never expire. Default: `None`, never early. From 0 to 1; 0.8 is common. Costs 32 bytes per entry.
+    /// are in demand never expire. Default: `None`, never early. From 0 to 1; 0.8 is common. Costs another block of
+    /// about 70 bytes per entry.
     pub fn refresh_after(mut self, share: impl Into<Option<f64>>) -> Self {
         self.policy.refresh_after = share.into();
         self
@@ -286,8 +288,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// Whether the region keeps an exact index from dependencies to keys, for [`dependents`](Region::dependents) and
-    /// [`purge`](Region::purge). Default: no, since invalidating needs none. Costs about 60 bytes and the key for each dependency
-    /// of each entry, and a lock for each of them whenever an entry comes or goes.
+    /// [`purge`](Region::purge). Default: no, since invalidating needs none. Costs a place in a map, with the key, for each
+    /// dependency of each entry, and a lock for each of them whenever an entry comes or goes.
     pub fn index(mut self, index: bool) -> Self {
         self.index = index;
         self

@@ -16,17 +16,19 @@ use std::{
     task::{Context, Poll},
 };
 
-use swiftwater_core::{BuildError, Clock, Counter, Desc, Knob, Observe, Observer, Tunable, Unit, Visitor};
+use swiftwater_core::{
+    BuildError, Clock, Counter, Desc, Knob, Observe, Observer, Tick, Tunable, Unit, Visitor,
+};
 
 use crate::{
     below::Waits,
     builder::{Builder, RegionBuilder},
     change::Change,
-    dep::Dep,
+    dep::{Dep, Edge},
     error::AnyError,
     links::{LinkError, Links},
-    relaxed::Table,
-    stamps::Stamps,
+    relaxed::{Fate, Table},
+    stamps::{Stamp, Stamps},
     writing::Writing,
 };
 #[cfg(feature = "layers")]
@@ -91,9 +93,12 @@ impl Keys {
 pub(crate) trait Part: Observe + Send + Sync {
     fn name(&self) -> &'static str;
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob));
-    /// Brings what is on its way to layers to its end, and closes them.
+    /// Waits until what is on its way to layers has arrived. From then on nothing is written to them.
     #[cfg(feature = "layers")]
-    fn close(self: Arc<Self>) -> Waits<'static, ()>;
+    fn settle(self: Arc<Self>) -> Waits<'static, ()>;
+    /// Closes the layers.
+    #[cfg(feature = "layers")]
+    fn close(self: Arc<Self>) -> Waits<'static, Result<(), CloseError>>;
     fn sweep(self: Arc<Self>, per_second: u32) -> Waits<'static, Swept>;
 }
 
@@ -122,7 +127,7 @@ impl Cache {
     /// The future that comes back only tells how far the invalidation reached. Dropping it undoes nothing, and code that
     /// is not async may ignore it.
     ///
-    /// Cost: five uncontended atomic operations, whatever depends on it; a gentler one takes two locks as well.
+    /// Cost: four uncontended atomic operations, whatever depends on it; a gentler one takes two locks as well.
     pub fn invalidate(&self, change: impl Into<Change>) -> Invalidation {
         self.0.invalidate(change.into());
         Invalidation::local()
@@ -265,15 +270,21 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`CloseError`] if the file could not be written. The next start then begins a new life, as after a crash.
+    /// [`CloseError`] if a layer could not be closed, or the file not be written; everything else has been done all the
+    /// same. Without the file the next start begins a new life, as after a crash.
     ///
     /// # Cancel safety
     ///
     /// Dropped before its end, it may have closed some layers, and nothing is written down. It may be called again.
     #[cfg(feature = "layers")]
     pub async fn close(&self) -> Result<(), CloseError> {
+        // All of them first: regions may share a layer.
         for region in self.0.living() {
-            region.close().await;
+            region.settle().await;
+        }
+        let mut closed = Ok(());
+        for region in self.0.living() {
+            closed = closed.and(region.close().await);
         }
         let shared = self.0.clone();
         let write = move || match &shared.persist {
@@ -287,7 +298,8 @@ impl Cache {
             Ok(runtime) => runtime.spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into())),
             Err(_) => write(),
         };
-        written.map_err(CloseError)
+        closed?;
+        written.map_err(|error| CloseError { layer: None, error: error.into() })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -333,6 +345,34 @@ impl Shared {
         std::ptr::from_ref(self).addr()
     }
 
+    /// How an entry of this key fares, that depends on these and has this stamp; `share` is its place in every window. What
+    /// has to be hashed is so only where it matters.
+    pub(crate) fn fate(
+        &self,
+        (region, key): (Dep, impl Fn() -> Dep),
+        edges: &[Edge],
+        stamp: Stamp,
+        now: Tick,
+        share: impl FnOnce() -> f64,
+    ) -> Fate {
+        let stamps = &self.stamps;
+        if !stamps.current(&[Edge::ALL, region.edge().own()], stamp)
+            || !stamps.is_current_itself(&key, stamp)
+            || !stamps.current(edges, stamp)
+        {
+            Fate::Stale
+        } else if self.relaxed.is_quiet(stamp) {
+            Fate::Clean
+        } else {
+            self.relaxed.fate(marks(region, key(), edges), stamp, now, share())
+        }
+    }
+
+    /// Whether a load of this key that started then, and depends on these, must not be stored.
+    pub(crate) fn holds(&self, (region, key): (Dep, impl Fn() -> Dep), edges: &[Edge], start: Tick) -> bool {
+        self.relaxed.may_hold(start) && self.relaxed.holds(marks(region, key(), edges), start)
+    }
+
     pub(crate) fn keys(&self, region: &'static str) -> Arc<Keys> {
         // Nothing under the lock leaves the map half-changed.
         let mut names = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -364,6 +404,11 @@ impl Shared {
         // Nothing under the lock leaves the list half-changed.
         self.regions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What gentle invalidations may have named that concern an entry.
+fn marks(region: Dep, key: Dep, edges: &[Edge]) -> impl Iterator<Item = Edge> {
+    [Edge::ALL, region.edge(), key.edge()].into_iter().chain(edges.iter().copied())
 }
 
 impl Observe for Shared {
@@ -434,22 +479,38 @@ pub struct Swept {
     pub freed: u64,
 }
 
-/// Why what was invalidated could not be written down.
+/// What went wrong when a cache was closed: the first of several.
 #[cfg(feature = "layers")]
 #[derive(Debug)]
-pub struct CloseError(std::io::Error);
+pub struct CloseError {
+    /// `None`: it was the file of versions.
+    pub(crate) layer: Option<&'static str>,
+    pub(crate) error: Box<dyn std::error::Error + Send + Sync>,
+}
+
+#[cfg(feature = "layers")]
+impl CloseError {
+    /// The name of the layer that could not be closed; `None` if it was the file of versions that could not be written.
+    #[must_use]
+    pub fn layer(&self) -> Option<&'static str> {
+        self.layer
+    }
+}
 
 #[cfg(feature = "layers")]
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the versions could not be written down")
+        match self.layer {
+            Some(layer) => write!(f, "the layer `{layer}` could not be closed"),
+            None => f.write_str("the versions could not be written down"),
+        }
     }
 }
 
 #[cfg(feature = "layers")]
 impl std::error::Error for CloseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
+        Some(&*self.error)
     }
 }
 

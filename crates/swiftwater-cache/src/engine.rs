@@ -22,6 +22,8 @@ use std::{
 use foldhash::fast::RandomState;
 use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 
+#[cfg(feature = "layers")]
+use crate::cache::CloseError;
 use crate::{
     below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
@@ -250,23 +252,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
 
     /// Whether the entry has been invalidated, and how.
     fn fate<Q: Hash + ?Sized>(&self, key: &Q, entry: &Entry<V>, now: Tick) -> Fate {
-        let (stamps, relaxed) = (&self.cache.stamps, &self.cache.relaxed);
         // Before the cells are looked at: up to there is known afterwards what has moved.
-        let ticket = stamps.now();
+        let ticket = self.cache.stamps.now();
         let stamp = entry.stamp();
         if stamp == ticket {
             return Fate::Clean;
         }
-        if !stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
-            || !stamps.is_current_itself(|| self.key_dep(key), stamp)
-            || !stamps.current(entry.edges(), stamp)
-        {
-            return Fate::Stale;
-        }
-        let mut fate = Fate::Clean;
-        if !relaxed.is_quiet(stamp) {
-            fate = relaxed.fate(self.edges_of(key, entry), stamp, now, self.share(key));
-        }
+        let fate = self.cache.fate(self.names(key), entry.edges(), stamp, now, || self.share(key));
         if fate == Fate::Clean && stamp < ticket {
             entry.restamp(ticket);
         }
@@ -291,21 +283,23 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         explanation.verdict = if !self.enabled() {
             Verdict::Off
         } else if let Some(entry) = entry {
-            let fate = |edge: Edge| match edge.form() {
-                _ if !self.cache.stamps.is_current(edge, entry.stamp()) => Fate::Stale,
-                _ => self.cache.relaxed.fate([edge], entry.stamp(), now, self.share(key)),
-            };
-            let dep = self.key_dep(key);
-            let everywhere = [(Cause::Everything, Edge::ALL), (Cause::Region, self.whole.edge().own())];
-            let own = entry.edges().iter().map(|edge| (Cause::of(*edge), *edge));
-            let causes = everywhere.into_iter().chain(own).map(|(cause, edge)| (fate(edge), cause));
-            // Marks go by the names of region and key.
-            let marked = |edge| self.cache.relaxed.fate([edge], entry.stamp(), now, self.share(key));
-            let softened = [(Cause::Region, self.whole.edge()), (Cause::Key, dep.edge())];
-            let softened = softened.map(|(cause, edge)| (marked(edge), cause));
-            let itself = self.cache.stamps.is_current_itself(|| dep, entry.stamp());
-            let itself = (if itself { Fate::Clean } else { Fate::Stale }, Cause::Key);
-            let worst = causes.chain(softened).chain([itself]).max_by_key(|(fate, _)| *fate);
+            let (stamps, relaxed, stamp) = (&self.cache.stamps, &self.cache.relaxed, entry.stamp());
+            let strict = |current: bool| if current { Fate::Clean } else { Fate::Stale };
+            let gentle = |edge| relaxed.fate([edge], stamp, now, self.share(key));
+            let (region, name) = (self.whole, self.key_dep(key));
+            let everywhere = [
+                (Cause::Everything, strict(stamps.is_current(Edge::ALL, stamp)), Edge::ALL),
+                (Cause::Region, strict(stamps.is_current(region.edge().own(), stamp)), region.edge()),
+                (Cause::Key, strict(stamps.is_current_itself(|| name, stamp)), name.edge()),
+            ];
+            let own = entry
+                .edges()
+                .iter()
+                .map(|edge| (Cause::of(*edge), strict(stamps.is_current(*edge, stamp)), *edge));
+            let causes = everywhere.into_iter().chain(own);
+            let worst = causes
+                .map(|(cause, fate, edge)| (fate.max(gentle(edge)), cause))
+                .max_by_key(|(fate, _)| *fate);
             let idle = entry.extra().is_some_and(|extra| extra.idle_end() <= now);
             match worst {
                 Some((Fate::Stale, cause)) => Verdict::Invalidated(cause),
@@ -393,9 +387,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let detached = flights.remove_entry(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.
         let outgoing = if self.servable(&key, &entry) {
-            let mut outgoing = self.store.insert(key, entry.clone());
-            outgoing.stored = !outgoing.has(&entry);
-            outgoing
+            self.store.insert(key, entry.clone())
         } else {
             self.store.remove(&key)
         };
@@ -405,7 +397,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         if self.keys.matter() {
             self.cache.stamps.supersede(changed);
         }
-        self.count_outgoing(&outgoing, &entry);
+        self.count_outgoing(&outgoing);
         if let Some((below, key)) = layered {
             if outgoing.stored {
                 below.keep(&key, &entry, Moment::Filled);
@@ -536,7 +528,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         start: Tick,
     ) -> (Evicted<K, V>, Option<K>) {
         if let Arrival::Entry(entry) = &arrival
-            && self.cache.relaxed.holds(self.edges_of(key, entry), start)
+            && self.cache.holds(self.names(key), entry.edges(), start)
         {
             flight.hold();
         }
@@ -562,10 +554,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         };
         match key {
             Some(key) if !flight.is_held() && self.servable(&key, &entry) => {
-                let mut outgoing = self.store.insert(key, entry.clone());
+                let outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
-                self.count_outgoing(&outgoing, &entry);
-                outgoing.stored = !outgoing.has(&entry);
+                self.count_outgoing(&outgoing);
                 (outgoing, None)
             }
             key => {
@@ -575,12 +566,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
     }
 
-    fn count_outgoing(&self, outgoing: &Evicted<K, V>, stored: &Held<V>) {
-        let too_heavy = outgoing.has(stored);
-        if too_heavy {
+    fn count_outgoing(&self, outgoing: &Evicted<K, V>) {
+        if outgoing.too_heavy {
             self.stats.too_heavy.add(1);
         }
-        self.stats.evictions.add(outgoing.evicted - u64::from(too_heavy));
+        self.stats.evictions.add(outgoing.evicted - u64::from(outgoing.too_heavy));
     }
 
     /// A load that has read a key depends on what that one depends on, be it a value or an error.
@@ -625,13 +615,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.fate(key, entry, self.clock.now()) <= worst
     }
 
-    fn edges_of<'a, Q: Hash + ?Sized>(
-        &self,
-        key: &Q,
-        entry: &'a Entry<V>,
-    ) -> impl Iterator<Item = Edge> + 'a {
-        let everywhere = [Edge::ALL, self.whole.edge(), self.key_dep(key).edge()];
-        everywhere.into_iter().chain(entry.edges().iter().copied())
+    /// Of the region and of the key.
+    fn names<Q: Hash + ?Sized>(&self, key: &Q) -> (Dep, impl Fn() -> Dep) {
+        (self.whole, || self.key_dep(key))
     }
 
     pub(crate) fn now(&self) -> Tick {
@@ -696,10 +682,20 @@ where
     }
 
     #[cfg(feature = "layers")]
-    fn close(self: Arc<Self>) -> Waits<'static, ()> {
+    fn settle(self: Arc<Self>) -> Waits<'static, ()> {
         Box::pin(async move {
             if let Some(below) = &self.below {
-                below.close().await;
+                below.settle().await;
+            }
+        })
+    }
+
+    #[cfg(feature = "layers")]
+    fn close(self: Arc<Self>) -> Waits<'static, Result<(), CloseError>> {
+        Box::pin(async move {
+            match &self.below {
+                Some(below) => below.close().await,
+                None => Ok(()),
             }
         })
     }

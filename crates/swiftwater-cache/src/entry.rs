@@ -28,12 +28,16 @@ pub(crate) struct Entry<V> {
 pub(crate) type Held<V> = triomphe::Arc<Entry<V>>;
 
 /// The weight, as the weigher said when the entry was made, since the store asks again whenever it moves an entry; and the
-/// dependencies, in place where nothing else has to be said.
+/// dependencies, in place where they are few and nothing else has to be said.
 enum Body {
-    /// It expires when it is due.
-    Plain {
+    /// It expires when it is due, as does the next.
+    Few {
         weight: u32,
         edges: [Edge; FEW],
+    },
+    Many {
+        weight: u32,
+        edges: Box<[Edge]>,
     },
     Rich {
         weight: u32,
@@ -43,7 +47,8 @@ enum Body {
 
 struct Rest {
     edges: Box<[Edge]>,
-    times: Times,
+    expires: Tick,
+    extra: Extra,
 }
 
 /// When an entry is what.
@@ -98,46 +103,50 @@ impl Extra {
 
 impl<V> Entry<V> {
     pub(crate) fn new(value: V, edges: &[Edge], stamp: Stamp, times: Times, weight: u32) -> Self {
-        // Whoever looks for the first time sets it right.
-        let due = if times.extra.is_some() { 0 } else { times.expires.as_nanos() };
-        let body = match (edges, &times.extra) {
-            ([], None) => Body::Plain { weight, edges: [Edge::NONE; FEW] },
-            ([one], None) => Body::Plain { weight, edges: [*one, Edge::NONE] },
-            ([one, other], None) => Body::Plain { weight, edges: [*one, *other] },
-            _ => Body::Rich { weight, rest: Box::new(Rest { edges: edges.into(), times }) },
+        let Times { expires, extra } = times;
+        let (due, body) = match (edges, extra) {
+            // Whoever looks for the first time sets it right.
+            (_, Some(extra)) => {
+                (0, Body::Rich { weight, rest: Box::new(Rest { edges: edges.into(), expires, extra }) })
+            }
+            ([], None) => (expires.as_nanos(), Body::Few { weight, edges: [Edge::NONE; FEW] }),
+            ([one], None) => (expires.as_nanos(), Body::Few { weight, edges: [*one, Edge::NONE] }),
+            ([one, other], None) => (expires.as_nanos(), Body::Few { weight, edges: [*one, *other] }),
+            (_, None) => (expires.as_nanos(), Body::Many { weight, edges: edges.into() }),
         };
         Self { stamp: AtomicU64::new(stamp.number()), due: AtomicU64::new(due), value, body }
     }
 
     pub(crate) fn edges(&self) -> &[Edge] {
         match &self.body {
-            Body::Plain { edges, .. } => {
+            Body::Few { edges, .. } => {
                 let end = edges.iter().position(|edge| *edge == Edge::NONE);
                 &edges[..end.unwrap_or(FEW)]
             }
+            Body::Many { edges, .. } => edges,
             Body::Rich { rest, .. } => &rest.edges,
         }
     }
 
     pub(crate) fn weight(&self) -> u32 {
         match self.body {
-            Body::Plain { weight, .. } | Body::Rich { weight, .. } => weight,
+            Body::Few { weight, .. } | Body::Many { weight, .. } | Body::Rich { weight, .. } => weight,
         }
     }
 
     /// From then on it may not be served as fresh.
     pub(crate) fn expires(&self) -> Tick {
         match &self.body {
-            Body::Plain { .. } => self.due(),
-            Body::Rich { rest, .. } => rest.times.expires,
+            Body::Few { .. } | Body::Many { .. } => self.due(),
+            Body::Rich { rest, .. } => rest.expires,
         }
     }
 
     /// What only some regions have to know.
     pub(crate) fn extra(&self) -> Option<&Extra> {
         match &self.body {
-            Body::Plain { .. } => None,
-            Body::Rich { rest, .. } => rest.times.extra.as_ref(),
+            Body::Few { .. } | Body::Many { .. } => None,
+            Body::Rich { rest, .. } => Some(&rest.extra),
         }
     }
 
@@ -227,5 +236,31 @@ impl<V: fmt::Display> fmt::Display for Hit<V> {
 impl<V: PartialEq> PartialEq<V> for Hit<V> {
     fn eq(&self, other: &V) -> bool {
         **self == *other
+    }
+}
+
+#[cfg(all(test, not(swiftwater_loom)))]
+mod tests {
+    use super::*;
+
+    /// As the crate's docs say: with its reference count and the store's pointer 56 bytes beside the value.
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry<u64>>() - size_of::<u64>() + 2 * size_of::<usize>(), 56);
+    }
+
+    #[test]
+    fn dependencies_come_back_however_many_they_are_and_whatever_else_there_is() {
+        let edges: Vec<Edge> = (0..5).map(|n| crate::dep::Dep::of("one").with(&n).edge()).collect();
+        for len in 0..=5 {
+            for extra in [false, true] {
+                let extra = extra.then(|| Extra::new(Tick::default(), Tick::default()));
+                let times = Times { expires: Tick::from_nanos(7), extra };
+                let has = times.extra.is_some();
+                let entry = Entry::new((), &edges[..len], Stamp::from_number(3), times, 9);
+                assert_eq!((entry.edges(), entry.weight()), (&edges[..len], 9));
+                assert_eq!((entry.expires(), entry.extra().is_some()), (Tick::from_nanos(7), has));
+            }
+        }
     }
 }

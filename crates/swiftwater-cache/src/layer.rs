@@ -74,7 +74,7 @@ impl LayerKey {
 
 /// Why a layer did not do as it was asked: any error, made by `?`.
 #[derive(Debug)]
-pub struct LayerError(Box<dyn Error + Send + Sync>);
+pub struct LayerError(pub(crate) Box<dyn Error + Send + Sync>);
 
 impl LayerError {
     /// The error as it was, if it is of type `E`.

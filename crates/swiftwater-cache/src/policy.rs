@@ -132,23 +132,20 @@ impl<K, V> Policy<K, V> {
 
     /// Where the entry is in its life, by the clock. Notes that it was asked for.
     pub(crate) fn phase(&self, entry: &Entry<V>, now: Tick) -> Phase {
-        let Some(extra) = entry.extra() else {
-            return if now < entry.expires() { Phase::Fresh } else { self.expired(entry, now) };
-        };
-        if extra.idle_end() <= now {
-            return Phase::Over;
+        let phase = self.phase_untouched(entry, now);
+        let Some(extra) = entry.extra() else { return phase };
+        match phase {
+            Phase::Stale | Phase::Fallback if now < extra.retry_at() => Phase::Throttled,
+            Phase::Fresh => {
+                extra.touch(self.idle_end(now));
+                let look_again = self.idle.map_or(NEVER, |idle| now + idle / TOUCHES);
+                let due = extra.refresh_at() <= now;
+                let next = if due { NEVER } else { extra.refresh_at() };
+                entry.set_due(entry.expires().min(look_again).min(next));
+                if due { Phase::Due } else { Phase::Fresh }
+            }
+            other => other,
         }
-        if entry.expires() <= now {
-            let phase = self.expired(entry, now);
-            let throttled = matches!(phase, Phase::Stale | Phase::Fallback) && now < extra.retry_at();
-            return if throttled { Phase::Throttled } else { phase };
-        }
-        extra.touch(self.idle_end(now));
-        let look_again = self.idle.map_or(NEVER, |idle| now + idle / TOUCHES);
-        let due = extra.refresh_at() <= now;
-        let next = if due { NEVER } else { extra.refresh_at() };
-        entry.set_due(entry.expires().min(look_again).min(next));
-        if due { Phase::Due } else { Phase::Fresh }
     }
 
     /// The same without noting anything.

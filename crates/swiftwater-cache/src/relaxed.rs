@@ -106,20 +106,19 @@ impl Table {
         now: Tick,
         share: f64,
     ) -> Fate {
-        if self.is_quiet(stamp) {
-            return Fate::Clean;
-        }
         // What depends on anything at all has been found stale before: the ticket has moved.
         let fate = |edge| self.mark(edge).map_or(Fate::Clean, |mark| mark.fate(stamp, now, share));
         edges.into_iter().map(fate).max().unwrap_or(Fate::Clean)
     }
 
+    /// Whether any hold has lasted until then.
+    pub(crate) fn may_hold(&self, start: Tick) -> bool {
+        // Relaxed: whoever starts a load after `hold` has returned has learnt of it.
+        start.as_nanos() < self.held.load(Relaxed)
+    }
+
     /// Whether a load that started then, with these dependencies, must not be stored.
     pub(crate) fn holds(&self, edges: impl IntoIterator<Item = Edge>, start: Tick) -> bool {
-        // Relaxed: whoever starts a load after `hold` has returned has learnt of it.
-        if self.held.load(Relaxed) <= start.as_nanos() {
-            return false;
-        }
         edges.into_iter().any(|edge| match edge.form() {
             Form::Everything => true,
             _ => self.mark(edge).is_some_and(|mark| start < mark.held),
@@ -184,5 +183,15 @@ impl Pending {
     }
 }
 
-/// 4096 marks, about 350 KiB once something was relaxed.
+/// 4096 marks, 256 KiB once something was relaxed.
 const MARK_BITS: u32 = 12;
+
+#[cfg(all(test, not(swiftwater_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_as_large_as_it_is_said_to_be() {
+        assert_eq!(size_of::<Mutex<Mark>>() << MARK_BITS, 256 << 10);
+    }
+}

@@ -20,19 +20,15 @@ pub(crate) struct Evicted<K, V> {
     pub(crate) entries: Vec<(K, Held<V>)>,
     /// How many of them had to go for lack of room.
     pub(crate) evicted: u64,
-    /// Whether this came of storing an entry that was not too heavy.
+    /// An entry was to be stored, and was.
     pub(crate) stored: bool,
-}
-
-impl<K, V> Evicted<K, V> {
-    pub(crate) fn has(&self, entry: &Held<V>) -> bool {
-        self.entries.iter().any(|(_, other)| Held::ptr_eq(other, entry))
-    }
+    /// An entry was to be stored, and is heavier than a shard may hold.
+    pub(crate) too_heavy: bool,
 }
 
 impl<K, V> Default for Evicted<K, V> {
     fn default() -> Self {
-        Self { entries: Vec::new(), evicted: 0, stored: false }
+        Self { entries: Vec::new(), evicted: 0, stored: false, too_heavy: false }
     }
 }
 
@@ -82,7 +78,9 @@ impl<K: Hash + Eq, V> Store<K, V> {
             index.add(&key, entry.edges());
         }
         let mut evicted = Evicted::default();
-        self.map.insert_with_lifecycle(key, entry, &mut evicted);
+        self.map.insert_with_lifecycle(key, entry.clone(), &mut evicted);
+        evicted.too_heavy = evicted.entries.iter().any(|(_, other)| Held::ptr_eq(other, &entry));
+        evicted.stored = !evicted.too_heavy;
         evicted
     }
 

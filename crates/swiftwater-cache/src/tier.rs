@@ -43,8 +43,8 @@ impl Tier {
         self
     }
 
-    /// How long what the layer has may be served, counted from the start of the load; never longer than the entry itself may
-    /// be. Default: `None`, as long as that.
+    /// How long what the layer has may be served, counted from when it is handed to the layer; never longer than the entry
+    /// itself may be. Default: `None`, as long as that.
     pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.ttl = ttl.into();
         self

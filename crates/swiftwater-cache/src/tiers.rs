@@ -14,12 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use swiftwater_core::{Counter, Desc, Observe, Outcome, Pass, Unit, Visitor};
+use swiftwater_core::{Counter, Desc, Observe, Outcome, Pass, Tick, Unit, Visitor};
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     below::{Below, Found, Moment, Waits},
-    cache::Shared,
+    cache::{CloseError, Shared},
     dep::{Dep, Edge},
     entry::Entry,
     envelope::{self, Fault, Head},
@@ -27,6 +27,7 @@ use crate::{
     load::sleep,
     relaxed::Fate,
     scope::NEVER,
+    stamps::Stamp,
     tier::{Fill, Tier},
 };
 
@@ -119,20 +120,10 @@ impl<K: Hash, V> Tiers<K, V> {
         };
         let now = self.cache.clock.now();
         let expires = self.cache.life.tick(head.expires);
-        let stamp = self.cache.life.stamp(head.life, head.stamp);
-        let everywhere = [Edge::ALL, self.whole.edge().own()];
-        let fate = match stamp {
-            Some(stamp)
-                if self.cache.stamps.current(&everywhere, stamp)
-                    && self.cache.stamps.is_current_itself(|| dep, stamp)
-                    && self.cache.stamps.current(&edges, stamp) =>
-            {
-                let all = [Edge::ALL, self.whole.edge(), dep.edge()].into_iter().chain(edges.iter().copied());
-                // Gradually and softly invalidated ones are not worth the trouble of telling apart here.
-                self.cache.relaxed.fate(all, stamp, now, 0.0)
-            }
-            _ => Fate::Stale,
-        };
+        let fate = self.cache.life.stamp(head.life, head.stamp).map_or(Fate::Stale, |stamp| {
+            // Gently invalidated ones are not worth the trouble of telling apart here: they are by the first moment.
+            self.cache.fate((self.whole, || dep), &edges, stamp, now, || 0.0)
+        });
         if fate != Fate::Clean || expires <= now {
             outdated.add(1);
             return None;
@@ -145,44 +136,42 @@ impl<K: Hash, V> Tiers<K, V> {
     }
 
     /// What a layer had goes to those above it, with what is left of its lifetime.
-    fn rise(&self, from: usize, key: LayerKey, bytes: Bytes, found: &Found<V>) {
+    fn rise(&self, from: usize, key: &K, found: &Found<V>) {
         self.line[from].stats.hits.add(1);
-        let above = (0..from).filter(|above| self.line[*above].tier.fill == Fill::OnLoad);
-        let left = (found.expires != NEVER).then(|| found.expires - self.cache.clock.now());
-        self.write(above, Write::Put(key, bytes, left));
+        for at in (0..from).filter(|at| self.line[*at].tier.fill == Fill::OnLoad) {
+            self.put(at, key, &found.value, &found.edges, found.stamp, found.expires);
+        }
     }
 
-    fn seal(&self, key: &K, entry: &Entry<V>, ttl: Option<Duration>) -> Option<(Bytes, Option<Duration>)> {
+    fn put(&self, at: usize, key: &K, value: &V, edges: &[Edge], stamp: Stamp, expires: Tick) {
+        let Place { tier, stats } = &self.line[at];
+        let Some((layer_key, value)) = self.layer_key(key).zip((self.codec.encode)(value)) else {
+            stats.unencodable.add(1);
+            return;
+        };
         let now = self.cache.clock.now();
-        let expires = ttl.map_or(NEVER, |ttl| now + ttl).min(entry.expires());
+        let expires = tier.ttl.map_or(NEVER, |ttl| now + ttl).min(expires);
         let head = Head {
             schema: self.schema,
             life: self.cache.life.id(),
             key: self.whole.key(key).edge().number(),
-            stamp: entry.stamp().number(),
+            stamp: stamp.number(),
             expires: self.cache.life.nanos(expires),
         };
-        let value = (self.codec.encode)(&entry.value)?;
         let left = (expires != NEVER).then(|| expires - now);
-        Some((envelope::seal(head, entry.edges(), &value), left))
+        self.write(at, Write::Put(layer_key, envelope::seal(head, edges, &value), left));
     }
 
     /// Writes in a task of its own.
-    fn write(&self, places: impl Iterator<Item = usize>, write: Write) {
+    fn write(&self, at: usize, write: Write) {
         let (Ok(runtime), Ok(permit)) = (Handle::try_current(), self.writes.clone().try_acquire_owned())
         else {
-            places.for_each(|place| self.line[place].stats.skipped.add(1));
+            self.line[at].stats.skipped.add(1);
             return;
         };
-        let places: Vec<usize> = places.collect();
-        if places.is_empty() {
-            return;
-        }
         let line = self.line.clone();
         drop(runtime.spawn(async move {
-            for place in places {
-                line[place].write(&write).await;
-            }
+            line[at].write(write).await;
             drop(permit);
         }));
     }
@@ -199,7 +188,7 @@ where
             for (at, place) in self.line.iter().enumerate() {
                 let Some(bytes) = place.read(&layer_key).await else { continue };
                 let Some(found) = self.judge(place, key, &bytes) else { continue };
-                self.rise(at, layer_key, bytes, &found);
+                self.rise(at, key, &found);
                 return Some(found);
             }
             None
@@ -220,13 +209,13 @@ where
                 }
                 let Some(bytes) = place.call(place.tier.layer.get_many(&wanted)).await else { continue };
                 // One that answers with too few has nothing for the others.
-                for ((number, key), bytes) in asked.into_iter().zip(wanted).zip(bytes) {
+                for (number, bytes) in asked.into_iter().zip(bytes) {
                     let Some(bytes) = bytes else {
                         place.stats.misses.add(1);
                         continue;
                     };
                     if let Some(found) = self.judge(place, &keys[number], &bytes) {
-                        self.rise(at, key, bytes, &found);
+                        self.rise(at, &keys[number], &found);
                         all[number] = Some(found);
                     }
                 }
@@ -240,31 +229,36 @@ where
             Moment::Evicted => Fill::OnEviction,
             Moment::Filled => Fill::OnLoad,
         };
-        for place in (0..self.line.len()).filter(|place| self.line[*place].tier.fill == wanted) {
-            let tier = &self.line[place].tier;
-            match self.layer_key(key).zip(self.seal(key, entry, tier.ttl)) {
-                Some((key, (bytes, left))) => self.write([place].into_iter(), Write::Put(key, bytes, left)),
-                None => self.line[place].stats.unencodable.add(1),
-            }
+        for at in (0..self.line.len()).filter(|at| self.line[*at].tier.fill == wanted) {
+            self.put(at, key, &entry.value, entry.edges(), entry.stamp(), entry.expires());
         }
     }
 
     fn forget(&self, key: &K) {
         if let Some(key) = self.layer_key(key) {
-            self.write(0..self.line.len(), Write::Remove(key));
+            (0..self.line.len()).for_each(|at| self.write(at, Write::Remove(key.clone())));
         }
     }
 
-    fn close(&self) -> Waits<'_, ()> {
+    fn settle(&self) -> Waits<'_, ()> {
         Box::pin(async {
-            // All of them: every write holds one. From now on there are no more.
-            let all = self.writes.acquire_many(MOST_WRITES as u32).await;
-            all.into_iter().for_each(|permits| permits.forget());
-            for place in &*self.line {
-                if place.tier.layer.close().await.is_err() {
-                    place.stats.errors.add(1);
+            // All of them: every write holds one. An error says that this has been done before.
+            drop(self.writes.acquire_many(MOST_WRITES as u32).await);
+            self.writes.close();
+        })
+    }
+
+    fn close(&self) -> Waits<'_, Result<(), CloseError>> {
+        Box::pin(async {
+            let mut closed = Ok(());
+            for Place { tier, stats } in &*self.line {
+                let layer = Some(tier.layer.name());
+                if let Err(error) = tier.layer.close().await {
+                    stats.errors.add(1);
+                    closed = closed.and(Err(CloseError { layer, error: error.0 }));
                 }
             }
+            closed
         })
     }
 
@@ -289,14 +283,13 @@ impl Place {
         found
     }
 
-    async fn write(&self, write: &Write) {
+    async fn write(&self, write: Write) {
         let written = match write {
-            Write::Put(key, value, left) => self
-                .call(self.tier.layer.put(key, value.clone(), *left))
-                .await
-                .inspect(|()| self.stats.puts.add(1)),
+            Write::Put(key, value, left) => {
+                self.call(self.tier.layer.put(&key, value, left)).await.inspect(|()| self.stats.puts.add(1))
+            }
             Write::Remove(key) => {
-                self.call(self.tier.layer.remove(key)).await.inspect(|()| self.stats.removes.add(1))
+                self.call(self.tier.layer.remove(&key)).await.inspect(|()| self.stats.removes.add(1))
             }
         };
         if written.is_none() {

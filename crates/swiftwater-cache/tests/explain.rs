@@ -4,16 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Gates, readings, region, settle, spawn};
-use swiftwater_cache::{Cache, Cause, Dep, LoadCx, Region, Verdict, dep};
-use swiftwater_core::{Clock, Hand};
+use common::{Gates, manual, readings, region, settle, spawn};
+use swiftwater_cache::{Cause, Dep, LoadCx, Region, Verdict, dep};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn manual() -> (Cache, Hand) {
-    let (clock, hand) = Clock::manual();
-    (Cache::builder().clock(clock).build().unwrap(), hand)
-}
 
 fn fill(prices: &Region<u64, u32>) {
     prices.insert_with(1, 10, |entry| {

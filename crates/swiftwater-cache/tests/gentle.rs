@@ -4,16 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Gates, cache, readings, region, settle, spawn};
+use common::{Gates, cache, manual, readings, region, settle, spawn};
 use swiftwater_cache::{Cache, Hit, LoadCx, Region, dep};
-use swiftwater_core::{Clock, Hand};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn manual() -> (Cache, Hand) {
-    let (clock, hand) = Clock::manual();
-    (Cache::builder().clock(clock).build().unwrap(), hand)
-}
 
 /// Loads `value`, which depends on the tariff.
 async fn load(region: &Region<u64, u32>, key: u64, value: u32) -> Hit<u32> {

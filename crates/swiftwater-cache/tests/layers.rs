@@ -15,13 +15,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{readings, settle, spawn};
+use common::{manual, readings, settle, spawn};
 use serde::{Deserialize, Serialize};
 use swiftwater_cache::{
     Cache, Dep, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, ManyCx, Reach, Region,
     RegionBuilder, Tier, dep,
 };
 use swiftwater_core::{Clock, Gate, Hand, Observe, Outcome, Reason, Rejected, Token, Visitor};
+use tempfile::TempDir;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -41,6 +42,8 @@ enum Mood {
     Well,
     Failing,
     Hanging,
+    /// It takes some turns of the runtime.
+    Slow,
 }
 
 impl Shelf {
@@ -58,6 +61,10 @@ impl Shelf {
             Mood::Well => Ok(()),
             Mood::Failing => Err("out of order".into()),
             Mood::Hanging => pending().await,
+            Mood::Slow => {
+                settle().await;
+                Ok(())
+            }
         }
     }
 
@@ -99,6 +106,9 @@ impl Layer for Shelf {
 
     async fn put(&self, key: &LayerKey, value: Bytes, ttl: Option<Duration>) -> Result<(), LayerError> {
         self.mood().await?;
+        if self.closed.load(SeqCst) {
+            return Err("closed".into());
+        }
         self.map.lock().unwrap().insert(key.clone(), (value, ttl));
         Ok(())
     }
@@ -111,7 +121,10 @@ impl Layer for Shelf {
 
     async fn close(&self) -> Result<(), LayerError> {
         self.closed.store(true, SeqCst);
-        Ok(())
+        match *self.mood.lock().unwrap() {
+            Mood::Failing => Err("out of order".into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -121,11 +134,6 @@ struct Price {
 }
 
 type Prices = Region<u64, Price>;
-
-fn manual() -> (Cache, Hand) {
-    let (clock, hand) = Clock::manual();
-    (Cache::builder().clock(clock).build().unwrap(), hand)
-}
 
 fn builder(cache: &Cache) -> RegionBuilder<u64, Price> {
     builder_named(cache, "prices")
@@ -154,6 +162,10 @@ async fn load(prices: &Prices, key: u64, cents: u32) -> Hit<Price> {
 /// Fills the layer with key 1, and memory with others.
 async fn fill(prices: &Prices) {
     load(prices, 1, 10).await;
+    fill_others(prices).await;
+}
+
+async fn fill_others(prices: &Prices) {
     for key in 100..110 {
         load(prices, key, 0).await;
     }
@@ -454,6 +466,22 @@ async fn a_layer_may_keep_things_for_a_shorter_time() {
     assert_eq!(load(&prices, 1, 20).await.cents, 20);
 }
 
+#[tokio::test]
+async fn what_rises_is_kept_no_longer_than_the_upper_layer_may() {
+    let (cache, hand) = manual();
+    let (near, far) = (Shelf::new(), Shelf::new());
+    let upper = Tier::from(near.clone()).ttl(MINUTE / 4);
+    let prices = builder(&cache).memory(1).layer(upper).layer(far.clone()).build().unwrap();
+    fill(&prices).await;
+    near.map.lock().unwrap().clear();
+    load(&prices, 1, 20).await;
+    assert_eq!(near.map.lock().unwrap().values().next().unwrap().1, Some(MINUTE / 4));
+    far.map.lock().unwrap().clear();
+    fill_others(&prices).await;
+    hand.advance(MINUTE / 4);
+    assert_eq!(load(&prices, 1, 20).await.cents, 20);
+}
+
 /// Refuses while it is told to, and counts how calls went.
 #[derive(Default)]
 struct Turnstile {
@@ -541,18 +569,16 @@ fn nonsense_is_refused_by_name() {
     assert!(nowhere.starts_with("persist = /nowhere/at/all"), "{nowhere}");
 }
 
-/// A directory that is removed with its test.
-struct Folder(PathBuf);
+/// A directory that is removed with its test, for the versions.
+struct Folder(TempDir);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("swiftwater-cache-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn versions(&self) -> PathBuf {
-        self.0.join("versions")
+        self.0.path().join("versions")
     }
 
     fn cache(&self) -> (Cache, Hand) {
@@ -562,15 +588,9 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 #[tokio::test]
 async fn after_a_clean_close_what_layers_have_is_served_and_what_was_invalidated_is_not() {
-    let folder = Folder::new("clean");
+    let folder = Folder::new();
     let shelf = Shelf::new();
     let (cache, _hand) = folder.cache();
     let prices = small(&cache, shelf.clone());
@@ -599,8 +619,47 @@ async fn after_a_clean_close_what_layers_have_is_served_and_what_was_invalidated
 }
 
 #[tokio::test]
+async fn a_close_waits_for_the_writes_of_all_regions_and_may_be_called_again() {
+    let folder = Folder::new();
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    let near = builder_named(&cache, "near").layer(shelf.clone()).build().unwrap();
+    let far = builder_named(&cache, "far").layer(shelf.clone()).build().unwrap();
+    shelf.be(Mood::Slow);
+    near.insert(1, Price { cents: 1 });
+    far.insert(1, Price { cents: 1 });
+    for _ in 0..2 {
+        cache.close().await.unwrap();
+        assert_eq!(shelf.len(), 2, "both have arrived before their layer was closed");
+    }
+    far.insert(2, Price { cents: 2 });
+    settle().await;
+    assert_eq!((shelf.len(), of_layer(&far, "skipped")), (2, 1.0));
+}
+
+#[tokio::test]
+async fn a_layer_that_cannot_be_closed_is_named_and_the_versions_are_written_all_the_same() {
+    let folder = Folder::new();
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    let _prices = small(&cache, shelf.clone());
+    shelf.be(Mood::Failing);
+    let error = cache.close().await.unwrap_err();
+    assert_eq!(
+        (error.layer(), error.to_string().as_str()),
+        (Some("shelf"), "the layer `shelf` could not be closed")
+    );
+    assert!(folder.versions().exists());
+    let nowhere = Folder::new();
+    let (cache, _hand) = nowhere.cache();
+    std::fs::remove_dir_all(nowhere.0.path()).unwrap();
+    let error = cache.close().await.unwrap_err();
+    assert_eq!((error.layer(), error.to_string().as_str()), (None, "the versions could not be written down"));
+}
+
+#[tokio::test]
 async fn after_a_crash_nothing_from_before_is_served() {
-    let folder = Folder::new("crash");
+    let folder = Folder::new();
     let shelf = Shelf::new();
     for run in 0..3 {
         let (cache, _hand) = folder.cache();
@@ -617,7 +676,7 @@ async fn after_a_crash_nothing_from_before_is_served() {
 
 #[tokio::test]
 async fn an_invalidation_after_the_close_takes_the_file_back() {
-    let folder = Folder::new("late");
+    let folder = Folder::new();
     let shelf = Shelf::new();
     let (cache, _hand) = folder.cache();
     load(&small(&cache, shelf.clone()), 1, 10).await;
@@ -630,7 +689,7 @@ async fn an_invalidation_after_the_close_takes_the_file_back() {
 
 #[tokio::test]
 async fn a_gentle_invalidation_is_strict_after_a_restart() {
-    let folder = Folder::new("gentle");
+    let folder = Folder::new();
     let shelf = Shelf::new();
     let (cache, _hand) = folder.cache();
     load(&small(&cache, shelf.clone()), 1, 10).await;
@@ -642,7 +701,7 @@ async fn a_gentle_invalidation_is_strict_after_a_restart() {
 
 #[tokio::test]
 async fn a_damaged_file_of_versions_is_as_good_as_none() {
-    let folder = Folder::new("damaged");
+    let folder = Folder::new();
     let shelf = Shelf::new();
     let (cache, _hand) = folder.cache();
     load(&small(&cache, shelf.clone()), 1, 10).await;

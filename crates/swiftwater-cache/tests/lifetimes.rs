@@ -4,17 +4,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Gates, readings, settle};
+use common::{Gates, manual, readings, settle};
 use swiftwater_cache::{Cache, LoadCx, Region};
-use swiftwater_core::{Clock, Hand};
 use tokio::task::JoinSet;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn manual() -> (Cache, Hand) {
-    let (clock, hand) = Clock::manual();
-    (Cache::builder().clock(clock).build().expect("valid"), hand)
-}
 
 fn lasting(cache: &Cache, name: &'static str, ttl: impl Into<Option<Duration>>) -> Region<u64, u32> {
     cache.region(name).ttl(ttl).build().expect("valid")

@@ -8,7 +8,7 @@ use std::{
 };
 
 use swiftwater_cache::{Cache, Region};
-use swiftwater_core::{Desc, Observe, Visitor};
+use swiftwater_core::{Clock, Desc, Hand, Observe, Visitor};
 use tokio::{
     runtime::Handle,
     sync::oneshot,
@@ -17,6 +17,12 @@ use tokio::{
 
 pub(crate) fn cache() -> Cache {
     Cache::builder().build().expect("the defaults are valid")
+}
+
+/// A cache whose clock moves by hand.
+pub(crate) fn manual() -> (Cache, Hand) {
+    let (clock, hand) = Clock::manual();
+    (Cache::builder().clock(clock).build().expect("the defaults are valid"), hand)
 }
 
 pub(crate) fn region<V: Send + Sync + 'static>(cache: &Cache, name: &'static str) -> Region<u64, V> {
