@@ -455,3 +455,21 @@ async fn a_load_that_read_something_before_its_turn_is_not_joined_after_it() {
     gates.open(());
     assert_eq!((early.await.unwrap().unwrap(), late.await.unwrap().unwrap()), (10, 30));
 }
+
+#[tokio::test]
+async fn what_stands_in_for_a_load_that_read_something_before_its_turn_has_its_turn_too() {
+    let (cache, hand) = manual();
+    let prices = region(&cache, "prices");
+    let (labels, pages) = (region::<u32>(&cache, "labels"), region::<u32>(&cache, "pages"));
+    load(&prices, 1, 10).await;
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    let failing = async move |_| {
+        prices.get(&1).expect("its turn has not come");
+        Err(std::fmt::Error.into())
+    };
+    let makeshift = async move |_| Ok(labels.get_or_load(&1, failing).await.map_or(0, |label| *label));
+    assert_eq!(pages.get_or_load(&1, makeshift).await.unwrap(), 0);
+    assert!(pages.get(&1).is_some());
+    hand.advance(MINUTE);
+    assert!(pages.get(&1).is_none());
+}

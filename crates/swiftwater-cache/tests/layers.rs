@@ -413,6 +413,39 @@ async fn many_keys_are_looked_for_in_one_trip() {
 }
 
 #[tokio::test]
+async fn an_invalidation_while_a_value_is_decoded_counts() {
+    thread_local!(static MEANWHILE: std::cell::RefCell<Option<Cache>> = const { std::cell::RefCell::new(None) });
+    #[derive(Serialize)]
+    struct Slow(u32);
+    impl<'de> Deserialize<'de> for Slow {
+        fn deserialize<D: serde::Deserializer<'de>>(decoder: D) -> Result<Self, D::Error> {
+            if let Some(cache) = MEANWHILE.take() {
+                drop(spawn(cache.invalidate(dep!("tariff")))); // it takes effect when called
+            }
+            u32::deserialize(decoder).map(Self)
+        }
+    }
+    let (cache, _hand) = manual();
+    let slow: Region<u64, Slow> =
+        cache.region("slow").memory(1).schema(1).layer(Shelf::new()).build().unwrap();
+    let load = async |key: u64| {
+        let load = async |cx: LoadCx<u64>| {
+            cx.depends_on(dep!("tariff"));
+            Ok(Slow(1))
+        };
+        slow.get_or_load(&key, load).await.unwrap();
+        settle().await;
+    };
+    for key in 1..=10 {
+        load(key).await;
+    }
+    let gone = (1..=10).find(|key| slow.get(key).is_none()).expect("there is room for one");
+    MEANWHILE.set(Some(cache));
+    load(gone).await;
+    assert!(slow.get(&gone).is_none());
+}
+
+#[tokio::test]
 async fn two_layers_are_asked_in_order_and_the_upper_one_is_told() {
     let (cache, _hand) = manual();
     let (near, far) = (Shelf::new(), Shelf::new());

@@ -104,18 +104,19 @@ async fn a_panic_invalidates() {
     assert_eq!(world.read().await, 1);
 }
 
-/// The destructor of the write comes before the invalidation: it may be what commits.
+/// The destructor of the write comes before the invalidation: it may be what commits, and somebody may read before that.
 #[tokio::test]
 async fn what_the_write_does_when_dropped_counts() {
-    struct Commit(Arc<AtomicU32>);
+    struct Commit(Arc<AtomicU32>, Region<u64, u32>);
     impl Drop for Commit {
         fn drop(&mut self) {
+            self.1.insert_with(1, self.0.load(SeqCst), |entry| entry.depends_on(dep!("row")));
             self.0.store(1, SeqCst);
         }
     }
     let world = World::new();
     assert_eq!(world.read().await, 0);
-    let commit = Commit(world.source.clone());
+    let commit = Commit(world.source.clone(), world.rows.clone());
     let mut writing = Box::pin(world.cache.writing([dep!("row")], async move {
         let _commit = commit;
         pending::<()>().await;
