@@ -20,9 +20,9 @@ pub(crate) struct Evicted<K, V> {
     pub(crate) entries: Vec<(K, Held<V>)>,
     /// How many of them had to go for lack of room.
     pub(crate) evicted: u64,
-    /// An entry was to be stored, and was.
+    /// An entry was to be stored, be it too heavy or not.
     pub(crate) stored: bool,
-    /// An entry was to be stored, and is heavier than a shard may hold.
+    /// It is heavier than a shard may hold.
     pub(crate) too_heavy: bool,
 }
 
@@ -80,7 +80,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
         let mut evicted = Evicted::default();
         self.map.insert_with_lifecycle(key, entry.clone(), &mut evicted);
         evicted.too_heavy = evicted.entries.iter().any(|(_, other)| Held::ptr_eq(other, &entry));
-        evicted.stored = !evicted.too_heavy;
+        evicted.stored = true;
         evicted
     }
 

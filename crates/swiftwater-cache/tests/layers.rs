@@ -475,17 +475,23 @@ async fn what_is_evicted_goes_down_where_it_is_wanted() {
     prices.insert(8, Price { cents: 80 });
     settle().await;
     assert_eq!(load(&prices, 7, 20).await.cents, 70, "an insert evicts as well");
-    // So does what is too heavy for memory.
-    let heavy = builder_named(&cache, "heavy").memory(10).weigher(|_, _| 100);
-    let heavy = heavy.layer(Tier::from(shelf.clone()).fill(Fill::OnEviction)).build().unwrap();
-    load(&heavy, 1, 10).await;
-    assert!(heavy.get(&1).is_none());
-    assert_eq!(load(&heavy, 1, 20).await.cents, 10);
     // What is not current any more is not worth it.
     shelf.map.lock().unwrap().clear();
     cache.invalidate(Dep::everything());
     load(&prices, 2, 20).await;
     assert_eq!(shelf.len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_too_heavy_for_memory_goes_to_the_layers() {
+    for fill in [Fill::OnLoad, Fill::OnEviction] {
+        let (cache, _hand) = manual();
+        let heavy = builder(&cache).memory(10).weigher(|_, _| 100);
+        let heavy = heavy.layer(Tier::from(Shelf::new()).fill(fill)).build().unwrap();
+        load(&heavy, 1, 10).await;
+        assert!(heavy.get(&1).is_none());
+        assert_eq!(load(&heavy, 1, 20).await.cents, 10, "{fill:?}");
+    }
 }
 
 #[tokio::test]
