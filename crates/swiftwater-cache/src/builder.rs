@@ -280,6 +280,9 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// How many loads of the region may run at a time, and what becomes of others: so that a mass miss is no storm on the
     /// source. Default: any number. Loads in the background are not begun while there is no place for them.
     ///
+    /// A load within a load needs a place as well, in its own region. Where both might wait for ever, since loads of the
+    /// region wait for each other, by themselves or by way of other regions, one that another load waits for goes without.
+    ///
     /// A caller who waits for its turn and is neither polled nor dropped holds up those who want the same key, and
     /// once its turn has come a place.
     pub fn max_loads(mut self, loads: usize, excess: Excess) -> Self {

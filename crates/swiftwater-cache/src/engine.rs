@@ -42,12 +42,14 @@ use crate::{
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
+    waits::Home,
 };
 
 pub(crate) struct Engine<K, V, E> {
     pub(crate) name: &'static str,
     /// What every key is a part of as a dependency.
     whole: Dep,
+    pub(crate) home: Home,
     pub(crate) cache: Arc<Shared>,
     clock: Clock,
     store: Store<K, V>,
@@ -115,6 +117,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         Self {
             name,
             whole: Dep::whole(name),
+            home: Home::new(cache.id()),
             store: Store::new(room, hasher.clone(), index),
             flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
@@ -366,7 +369,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     where
         K: Clone,
     {
-        let scope = Scope::new(self.cache.id());
+        let scope = Scope::new(self.home);
         declare(&scope);
         let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
         let entry = self.entry(&key, value, &scope, stamp, start);
@@ -467,7 +470,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         if let Some(entry) = self.store.get(key).filter(better) {
             return Boarded::Stored(entry);
         }
-        let flight = Arc::new(Flight::new(self.cache.id()));
+        let flight = Arc::new(Flight::new(self.home));
         let landed = flights.insert(owned, flight.clone());
         drop(flights);
         drop(landed);
@@ -650,6 +653,12 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let shard = self.hasher.hash_one(key) as usize & (FLIGHT_SHARDS - 1);
         // A panic in the key's `Hash` or `Eq` leaves the map as it was.
         self.flights[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V, E> Drop for Engine<K, V, E> {
+    fn drop(&mut self) {
+        self.home.end();
     }
 }
 

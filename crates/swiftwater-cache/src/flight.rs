@@ -1,10 +1,9 @@
-//! One load on its way, those who wait for it, and who waits for whom.
+//! One load on its way, and those who wait for it.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        OnceLock,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -15,7 +14,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp};
+use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp, waits::Home};
 
 /// What a load ends with.
 pub(crate) type Landed<V, E> = Result<Held<V>, LoadError<E>>;
@@ -26,6 +25,8 @@ pub(crate) struct Flight<V, E> {
     stamp: AtomicU64,
     /// What it gave is not to be stored, nor what is made of it: a source may have answered from the past.
     held: AtomicBool,
+    /// Another load waits for it.
+    wanted: AtomicBool,
     pub(crate) scope: Scope,
     landed: OnceLock<Landed<V, E>>,
     /// Made by the first who has to wait.
@@ -33,11 +34,17 @@ pub(crate) struct Flight<V, E> {
 }
 
 impl<V, E> Flight<V, E> {
-    /// For a load of the cache that has this identity.
-    pub(crate) fn new(cache: usize) -> Self {
+    pub(crate) fn new(home: Home) -> Self {
         let stamp = AtomicU64::new(0);
-        let held = AtomicBool::new(false);
-        Self { stamp, held, scope: Scope::new(cache), landed: OnceLock::new(), joiners: OnceLock::new() }
+        let (held, wanted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self {
+            stamp,
+            held,
+            wanted,
+            scope: Scope::new(home),
+            landed: OnceLock::new(),
+            joiners: OnceLock::new(),
+        }
     }
 
     pub(crate) fn begin(&self, stamp: Stamp) {
@@ -57,6 +64,17 @@ impl<V, E> Flight<V, E> {
 
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Relaxed)
+    }
+
+    // Relaxed, both: ordered by the lock that notes who waits for whom.
+
+    /// To be said before it is noted that somebody waits for it.
+    pub(crate) fn want(&self) {
+        self.wanted.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Relaxed)
     }
 
     /// Wakes everybody with the result. Only the first call counts.
@@ -94,55 +112,4 @@ impl<V, E> fmt::Debug for Flight<V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flight").field("stamp", &self.stamp()).field("landed", &self.has_landed()).finish()
     }
-}
-
-/// Which running loads wait for which, so that a ring of them is refused instead of waiting for ever. Written only when a
-/// loader waits for another load. One for all caches, since a ring may pass through several.
-static WAITS: Mutex<BTreeMap<usize, Vec<usize>>> = Mutex::new(BTreeMap::new());
-
-/// One load waits for another, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    waiter: usize,
-    target: usize,
-}
-
-impl Waiting {
-    /// `None` if `target` waits, directly or not, for `waiter`.
-    pub(crate) fn start(waiter: &Scope, target: &Scope) -> Option<Self> {
-        let (waiter, target) = (waiter.id(), target.id());
-        let mut waits = waits();
-        let mut reached = vec![target];
-        let mut next = 0;
-        while let Some(load) = reached.get(next) {
-            if *load == waiter {
-                return None;
-            }
-            let onward = waits.get(load).into_iter().flatten();
-            let fresh: Vec<usize> = onward.filter(|load| !reached.contains(load)).copied().collect();
-            reached.extend(fresh);
-            next += 1;
-        }
-        waits.entry(waiter).or_default().push(target);
-        Some(Self { waiter, target })
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let mut waits = waits();
-        if let Some(targets) = waits.get_mut(&self.waiter) {
-            if let Some(place) = targets.iter().position(|target| *target == self.target) {
-                targets.swap_remove(place);
-            }
-            if targets.is_empty() {
-                waits.remove(&self.waiter);
-            }
-        }
-    }
-}
-
-fn waits() -> MutexGuard<'static, BTreeMap<usize, Vec<usize>>> {
-    // No foreign code runs under the lock.
-    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,17 @@
 //! How many loads of a region may run at a time.
+//!
+//! A load that another one waits for goes without a place where both might wait for ever, see [`waits`](crate::waits).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::waits::RINGS;
 
 /// What becomes of a load while as many as [`max_loads`](crate::RegionBuilder::max_loads) allows are running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,10 +74,24 @@ impl Lane {
         Some(Place { permit: Some(permit), limit: self.limit.clone() })
     }
 
-    pub(crate) async fn enter(&self) -> Place {
-        // An error would say that it was closed, which it never is.
-        let permit = self.places.clone().acquire_owned().await.ok();
-        Place { permit, limit: self.limit.clone() }
+    /// Waits for a place; `None` as soon as the load has to go without.
+    pub(crate) async fn enter(&self, goes_without: impl Fn() -> bool) -> Option<Place> {
+        let mut permit = pin!(self.places.clone().acquire_owned());
+        loop {
+            // Asked for before looking, so that a ring that closes in between is not missed.
+            let mut ring = pin!(RINGS.notified());
+            if goes_without() {
+                return None;
+            }
+            let permit = poll_fn(|cx| match permit.as_mut().poll(cx) {
+                // An error would say that it was closed, which it never is.
+                Poll::Ready(permit) => Poll::Ready(permit.ok()),
+                Poll::Pending => ring.as_mut().poll(cx).map(|()| None),
+            });
+            if let Some(permit) = permit.await {
+                return Some(Place { permit: Some(permit), limit: self.limit.clone() });
+            }
+        }
     }
 }
 

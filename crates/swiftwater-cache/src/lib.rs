@@ -145,6 +145,7 @@ mod sync;
 mod tier;
 #[cfg(feature = "layers")]
 mod tiers;
+mod waits;
 mod writing;
 
 pub use builder::{Builder, RegionBuilder};

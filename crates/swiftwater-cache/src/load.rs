@@ -6,6 +6,7 @@ use std::{
     hash::Hash,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    slice,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -19,10 +20,11 @@ use crate::{
     engine::{Arrival, Boarded, Engine, Look},
     entry::{Held, Hit},
     error::LoadError,
-    flight::{Flight, Landed, Waiting},
+    flight::{Flight, Landed},
     lane::{Excess, Place},
     scope::{LoadCx, Loading, NEVER, Readers, Scope},
     stamps::Stamp,
+    waits::wait,
 };
 
 impl<K, V, E> Engine<K, V, E>
@@ -83,7 +85,7 @@ where
             };
             let _waiting = wait(&readers, &flight)?;
             let result = if let Some(landing) = landing {
-                let Some(place) = self.place().await else {
+                let Some(place) = self.place(slice::from_ref(&landing)).await else {
                     landing.refuse(LoadError::Busy);
                     let busy = self.instead(&key, fallback, Err(LoadError::Busy), &readers);
                     return busy;
@@ -173,13 +175,19 @@ where
         }
     }
 
-    /// A place in the lane, if there is a lane; `None` if it is full and the load is not to wait.
-    pub(crate) async fn place(&self) -> Option<Option<Place>> {
+    /// A place in the lane for one load of all these, if there is a lane, and none of them has to go without; `None` if it
+    /// is full and the load is not to wait.
+    pub(crate) async fn place(&self, landings: &[Landing<K, V, E>]) -> Option<Option<Place>> {
         let Some(lane) = &self.lane else { return Some(None) };
-        match (lane.try_enter(), lane.excess) {
-            (Some(place), _) => Some(Some(place)),
-            (None, Excess::Fail) => None,
-            (None, Excess::Wait) => Some(Some(lane.enter().await)),
+        if let Some(place) = lane.try_enter() {
+            return Some(Some(place));
+        }
+        // In this order: the first takes the lock under which others say that they want it.
+        let goes_without =
+            || self.home.is_on_ring() && landings.iter().any(|landing| landing.flight.is_wanted());
+        match lane.excess {
+            Excess::Fail => goes_without().then_some(None),
+            Excess::Wait => Some(lane.enter(goes_without).await),
         }
     }
 
@@ -194,10 +202,13 @@ where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        let flight = Arc::new(Flight::new(self.cache.id()));
+        let flight = Arc::new(Flight::new(self.home));
         let _waiting = wait(readers, &flight)?;
-        let Some(place) = self.place().await else { return Err(LoadError::Busy) };
         let landing = Landing::new(self.clone(), key.clone(), flight.clone());
+        let Some(place) = self.place(slice::from_ref(&landing)).await else {
+            landing.refuse(LoadError::Busy);
+            return Err(LoadError::Busy);
+        };
         landing.lead(|cx| load(cx, None), place, Start::Here);
         let result = flight.landed().await.clone();
         self.inherit(readers, &key, &flight, &result);
@@ -218,23 +229,6 @@ where
             Err(_) => false,
         }
     }
-}
-
-/// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring, so
-/// their values will not be stored, whatever they make of the error.
-pub(crate) fn wait<V, E>(
-    readers: &Readers,
-    flight: &Flight<V, E>,
-) -> Result<[Option<Waiting>; 2], LoadError<E>> {
-    let mut waiting = [None, None];
-    for (place, reader) in readers.all().enumerate() {
-        waiting[place] = Waiting::start(reader, &flight.scope);
-        if waiting[place].is_none() {
-            readers.all().for_each(Scope::taint);
-            return Err(LoadError::Cycle);
-        }
-    }
-    Ok(waiting)
 }
 
 /// What a load gives.

@@ -18,10 +18,11 @@ use crate::{
     engine::{Boarded, Engine, Look},
     entry::{Held, Hit},
     error::LoadError,
-    flight::{Flight, Waiting},
+    flight::Flight,
     lane::Place,
-    load::{Got, Landing, wait, within},
+    load::{Got, Landing, within},
     scope::{Loading, Readers, Scope},
+    waits::{Waiting, wait},
 };
 
 /// What a loader of many keys is handed: the keys, a [`Scope`] for each, and one for all of them, to which it
@@ -116,7 +117,7 @@ where
                 }
                 if !self.enabled() {
                     // Nobody else's business.
-                    let flight = Arc::new(Flight::new(self.cache.id()));
+                    let flight = Arc::new(Flight::new(self.home));
                     landings.push(Landing::new(self.clone(), key.clone(), flight.clone()));
                     places.insert(key, flight.clone());
                     flights.push((place, flight, true));
@@ -140,7 +141,7 @@ where
                 .map(|(_, flight, _)| wait(&readers, flight))
                 .collect::<Result<Vec<_>, LoadError<E>>>()?;
             if !landings.is_empty() {
-                match self.place().await {
+                match self.place(&landings).await {
                     Some(place) => lead(self, landings, load.clone(), place),
                     None => landings.into_iter().for_each(|landing| landing.refuse(LoadError::Busy)),
                 }
@@ -244,7 +245,7 @@ async fn load_rest<K, V, E, F, Fut, M>(
     Fut: Future<Output = Result<M, E>> + Send + 'static,
     M: IntoIterator<Item = (K, V)>,
 {
-    let all = Scope::new(engine.cache.id());
+    let all = Scope::new(engine.home);
     let keys = landings.iter().map(|landing| landing.key.clone()).collect();
     let scopes: Arc<[Scope]> = landings.iter().map(|landing| landing.flight.scope.clone()).collect();
     // Who waits for one of these keys waits for whatever the loader of all of them waits for.

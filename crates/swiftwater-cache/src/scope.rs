@@ -21,6 +21,7 @@ use crate::{
     links::Links,
     load::Got,
     stamps::Stamp,
+    waits::Home,
 };
 
 /// What a running load has declared about its value. Cloned freely; every clone speaks for the same load.
@@ -34,15 +35,13 @@ use crate::{
 pub struct Scope(Arc<Inner>);
 
 struct Inner {
-    /// Tells caches apart: dependencies and times mean nothing in another one.
-    cache: usize,
+    home: Home,
     declared: Mutex<Declared>,
 }
 
 impl Scope {
-    /// For a load of the cache that has this identity.
-    pub(crate) fn new(cache: usize) -> Self {
-        Self(Arc::new(Inner { cache, declared: Mutex::new(Declared::default()) }))
+    pub(crate) fn new(home: Home) -> Self {
+        Self(Arc::new(Inner { home, declared: Mutex::new(Declared::default()) }))
     }
 
     /// The value is wrong as soon as `dep` changes. In a loader it does not matter whether this is said before or after
@@ -122,6 +121,10 @@ impl Scope {
         declared
     }
 
+    pub(crate) fn home(&self) -> Home {
+        self.0.home
+    }
+
     /// Tells loads apart while they run.
     pub(crate) fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
@@ -167,7 +170,7 @@ impl Readers {
 
     /// Those that are loads of the cache with this identity.
     pub(crate) fn of(&self, cache: usize) -> impl Iterator<Item = &Scope> {
-        self.all().filter(move |scope| scope.0.cache == cache)
+        self.all().filter(move |scope| scope.home().cache == cache)
     }
 }
 

@@ -433,6 +433,83 @@ async fn a_load_that_was_not_tried_is_no_failure_of_the_source() {
 }
 
 #[tokio::test]
+async fn a_load_within_a_load_of_its_own_region_does_not_wait_for_its_turn() {
+    for excess in [Excess::Wait, Excess::Fail] {
+        let (_, prices, _hand) = prices(|region| region.max_loads(1, excess));
+        let inner = prices.clone();
+        let outer = prices.get_or_load(&2, async move |_| {
+            let below =
+                inner.get_or_load_many(&[0, 1], async |_| Ok([(0, 20), (1, 1)])).await.map_err(|_| Failed)?;
+            Ok(below.into_iter().flatten().map(|hit| *hit).sum())
+        });
+        assert_eq!(outer.await.unwrap(), 21, "{excess:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_waits_for_its_turn_goes_ahead_if_the_one_before_it_waits_for_it() {
+    let (cache, prices, _hand) = prices(|region| region.max_loads(1, Excess::Wait));
+    let between: Prices = cache.region("between").error().build().unwrap();
+    let gates = Gates::<u32>::new();
+    let (inner, gate) = (prices.clone(), gates.clone());
+    let first = spawn({
+        let (prices, between) = (prices.clone(), between.clone());
+        async move {
+            let load = async move |_| {
+                gate.pass(1).await;
+                between
+                    .get_or_load(&2, async move |_| {
+                        inner.get_or_load(&2, async |_| Err(Failed)).await.map(|hit| *hit).map_err(|_| Failed)
+                    })
+                    .await
+                    .map(|hit| *hit)
+                    .map_err(|_| Failed)
+            };
+            prices.get_or_load(&1, load).await
+        }
+    });
+    settle().await;
+    let ask = |key: u64, value: u32| {
+        let prices = prices.clone();
+        spawn(async move { prices.get_or_load(&key, async move |_| Ok(value)).await })
+    };
+    let (second, third) = (ask(2, 7), ask(3, 8));
+    settle().await;
+    assert!(!second.is_finished());
+    gates.open(1);
+    for asked in [first, second] {
+        assert_eq!(asked.await.unwrap().unwrap(), 7);
+    }
+    assert_eq!(third.await.unwrap().unwrap(), 8);
+}
+
+#[tokio::test]
+async fn a_load_within_a_load_of_another_region_waits_for_its_turn() {
+    let (cache, prices, _hand) = prices(|region| region.max_loads(1, Excess::Wait));
+    let outer: Prices = cache.region("outer").error().max_loads(2, Excess::Wait).build().unwrap();
+    let gates = Gates::<u32>::new();
+    let ask = |key: u64| {
+        let (outer, prices, gates) = (outer.clone(), prices.clone(), gates.clone());
+        spawn(async move {
+            let load = async move |_| {
+                let inner = prices.get_or_load(&key, async move |_| Ok(gates.pass(key).await)).await;
+                inner.map(|hit| *hit).map_err(|_| Failed)
+            };
+            outer.get_or_load(&key, load).await
+        })
+    };
+    let asked: Vec<_> = (0..3).map(ask).collect();
+    for key in 0..3 {
+        settle().await;
+        assert_eq!(gates.keys(), [key]);
+        gates.open(0);
+    }
+    for asked in asked {
+        asked.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_loader_may_keep_what_was_there() {
     let (cache, prices, hand) = prices(|region| region.stale_for(MINUTE));
     let keep = async |_: LoadCx<u64>, old: Option<Hit<u32>>| match old {
