@@ -6,20 +6,21 @@ use swiftwater_core::{Tick, Visitor};
 
 #[cfg(feature = "layers")]
 use crate::cache::CloseError;
-use crate::{dep::Edge, entry::Entry, stamps::Stamp};
+use crate::{dep::Edge, entry::Entry, skip::Skip, stamps::Stamp};
 
 /// Boxed: which layers there are is known at run time.
 pub(crate) type Waits<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) trait Below<K, V>: Send + Sync {
-    /// The value that a layer has of the key, if it may be served as fresh. Tells the layers above it.
-    fn read<'a>(&'a self, key: &'a K) -> Waits<'a, Option<Found<V>>>;
+    /// The value that a layer has of the key, if it may be served as fresh. Tells the layers above it. As if those to skip were
+    /// not there.
+    fn read<'a>(&'a self, key: &'a K, skip: &'a Skip) -> Waits<'a, Option<Found<V>>>;
 
     /// The same for many keys, in their order.
     fn read_many<'a>(&'a self, keys: &'a [K]) -> Waits<'a, Vec<Option<Found<V>>>>;
 
-    /// Hands the entry to the layers that want it at this moment of its life. Does not wait.
-    fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment);
+    /// Hands the entry to the layers that want it at this moment of its life, but for those to skip. Does not wait.
+    fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment, skip: &Skip);
 
     /// Lets the layers forget the key. Does not wait.
     fn forget(&self, key: &K);

@@ -27,6 +27,7 @@ use crate::{
     dep::{Dep, Edge},
     error::AnyError,
     links::{LinkError, Links},
+    parameter::Parameter,
     relaxed::{Fate, Table},
     stamps::{Stamp, Stamps},
     writing::Writing,
@@ -204,6 +205,29 @@ impl Cache {
             self.0.stamps.invalidate(lower);
         }
         removed
+    }
+
+    /// A value in this process that entries are made of: who reads it in a loader depends on it, as on `dep!(name)`, and
+    /// setting it to another value invalidates that.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let prices: Region<u64, u32> = cache.region("prices").build()?;
+    /// let vat = cache.parameter("vat", 19);
+    /// let rate = vat.clone();
+    /// let gross = prices.get_or_load(&1, async move |_| Ok(100 + rate.get())).await?;
+    /// assert_eq!(gross, 119);
+    /// assert!(vat.set(7));
+    /// assert!(prices.get(&1).is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn parameter<T: Clone + PartialEq>(&self, name: &str, value: T) -> Parameter<T> {
+        Parameter::new(self.clone(), Dep::of(name), value)
     }
 
     pub(crate) fn new(

@@ -36,12 +36,16 @@ use crate::{
     index::Follow,
     lane::Lane,
     load::{Landing, sleep},
-    policy::{Phase, Policy},
+    policy::{Past, Phase, Policy},
     relaxed::Fate,
+    review::Judgement,
     scope::{NEVER, Readers, Scope},
+    skip::Skip,
+    source::AnySource,
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
+    usage::Usage,
     waits::Home,
 };
 
@@ -58,6 +62,7 @@ pub(crate) struct Engine<K, V, E> {
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
+    pub(crate) source: Option<Arc<dyn AnySource<K, V, E>>>,
     enabled: AtomicBool,
     /// Shared by all regions of this name that there ever were.
     keys: Arc<Keys>,
@@ -65,13 +70,14 @@ pub(crate) struct Engine<K, V, E> {
 }
 
 /// What the builder was told.
-pub(crate) struct Options<K, V> {
+pub(crate) struct Options<K, V, E> {
     /// The highest weight, and about how many entries that is.
     pub(crate) room: (u64, usize),
     pub(crate) index: Option<Arc<dyn Follow<K>>>,
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
+    pub(crate) source: Option<Arc<dyn AnySource<K, V, E>>>,
     pub(crate) enabled: bool,
 }
 
@@ -111,8 +117,8 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 }
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
-    pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V>) -> Self {
-        let Options { room, index, policy, lane, below, enabled } = options;
+    pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V, E>) -> Self {
+        let Options { room, index, policy, lane, below, source, enabled } = options;
         let hasher = RandomState::default();
         Self {
             name,
@@ -124,6 +130,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             policy,
             lane,
             below,
+            source,
             enabled: AtomicBool::new(enabled),
             keys: cache.keys(name),
             clock: cache.clock.clone(),
@@ -308,6 +315,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 Some((Fate::Stale, cause)) => Verdict::Invalidated(cause),
                 _ if idle => Verdict::Expired(now - entry.expires().min(now)),
                 _ if entry.expires() <= now => Verdict::Expired(now - entry.expires()),
+                _ if self.policy.judgement(&entry, now) == Judgement::Drop => Verdict::Unwanted,
                 Some((Fate::Soft, cause)) => Verdict::Softened(cause),
                 _ => {
                     explanation.expires_in = (entry.expires() != NEVER).then(|| entry.expires() - now);
@@ -318,6 +326,36 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             Verdict::Absent
         };
         explanation
+    }
+
+    /// All that is in memory, served or not; a short lock for each.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (K, Held<V>)>
+    where
+        K: Clone,
+    {
+        self.store.iter()
+    }
+
+    /// Whether the entry would be served as fresh. Notes nothing.
+    pub(crate) fn is_fresh(&self, key: &K, entry: &Entry<V>) -> bool {
+        let phase = self.policy.phase_untouched(entry, self.clock.now());
+        matches!(phase, Phase::Due | Phase::Fresh) && self.servable(key, entry)
+    }
+
+    /// Whether there is an entry that would be served as fresh. Notes nothing.
+    pub(crate) fn is_there(&self, key: &K) -> bool {
+        self.store.peek(key).is_some_and(|entry| self.is_fresh(key, &entry))
+    }
+
+    /// What was used, and how much, if that is counted.
+    pub(crate) fn usage(&self, most: usize) -> Option<Usage<K>>
+    where
+        K: Clone,
+    {
+        self.policy.usage?;
+        let now = self.clock.now();
+        let used = self.entries().filter_map(|(key, entry)| Some((key, self.policy.uses(&entry, now)?)));
+        Some(Usage::of(used.collect(), most))
     }
 
     /// The keys of the entries that depend on it, if there is an index.
@@ -372,7 +410,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let scope = Scope::new(self.home);
         declare(&scope);
         let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
-        let entry = self.entry(&key, value, &scope, stamp, start);
+        let entry = self.entry(&key, value, &scope, (stamp, start), Past::default());
         let changed = self.key_dep(&key);
         let layered = self.below.as_ref().map(|below| (below, key.clone()));
         self.stats.inserts.add(1);
@@ -403,7 +441,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.count_outgoing(&outgoing);
         if let Some((below, key)) = layered {
             if outgoing.stored {
-                below.keep(&key, &entry, Moment::Filled);
+                below.keep(&key, &entry, Moment::Filled, &Skip::new());
             }
             self.demote(&outgoing);
         }
@@ -436,7 +474,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let now = self.clock.now();
         for (key, entry) in &outgoing.entries {
             if now < entry.expires() && self.fate(key, entry, now) == Fate::Clean {
-                below.keep(key, entry, Moment::Evicted);
+                below.keep(key, entry, Moment::Evicted, &Skip::new());
             }
         }
     }
@@ -471,10 +509,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             return Boarded::Stored(entry);
         }
         let flight = Arc::new(Flight::new(self.home));
+        let past = Policy::<K, V>::past(wanting.map(|wanting| &**wanting));
         let landed = flights.insert(owned, flight.clone());
         drop(flights);
         drop(landed);
-        Boarded::Leads(Landing::new(self.clone(), landing_key, flight))
+        Boarded::Leads(Landing::new(self.clone(), landing_key, flight, past))
     }
 
     /// Makes an entry out of what a loader returned.
@@ -483,10 +522,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         key: &K,
         loaded: Result<V, LoadError<E>>,
         scope: &Scope,
-        (stamp, start): (Stamp, Tick),
+        born: (Stamp, Tick),
+        past: Past,
     ) -> Landed<V, E> {
         let result = loaded.and_then(|value| {
-            let make = AssertUnwindSafe(|| self.entry(key, value, scope, stamp, start));
+            let make = AssertUnwindSafe(|| self.entry(key, value, scope, born, past));
             catch_unwind(make).map_err(|_| LoadError::Panicked) // the weigher, or what tells negative values
         });
         if matches!(&result, Err(error) if !matches!(error, LoadError::Absent)) {
@@ -496,11 +536,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     /// Makes an entry out of what a layer had.
-    pub(crate) fn found(&self, key: &K, found: Found<V>) -> Landed<V, E> {
+    pub(crate) fn found(&self, key: &K, found: Found<V>, past: Past) -> Landed<V, E> {
         let make = AssertUnwindSafe(|| {
             let Found { value, edges, stamp, expires } = found;
             let weight = self.weigh(key, &value);
-            let times = self.policy.times_of(expires, self.clock.now());
+            let times = self.policy.times_of(expires, self.clock.now(), past);
             Held::new(Entry::new(value, &edges, stamp, times, weight))
         });
         catch_unwind(make).map_err(|_| LoadError::Panicked)
@@ -512,12 +552,12 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         weight.min(TOO_HEAVY.into()) as u32
     }
 
-    fn entry(&self, key: &K, value: V, scope: &Scope, stamp: Stamp, start: Tick) -> Held<V> {
+    fn entry(&self, key: &K, value: V, scope: &Scope, (stamp, start): (Stamp, Tick), past: Past) -> Held<V> {
         let weight = self.weigh(key, &value);
         let declared = scope.seal(&self.cache.links, || self.key_dep(key));
         let stamp = declared.since.map_or(stamp, |since| since.min(stamp));
         let chance = if self.policy.jitter > 0.0 { self.share(&(key, start.as_nanos())) } else { 0.0 };
-        let times = self.policy.times(&value, &declared, start, chance);
+        let times = self.policy.times(&value, &declared, start, chance, past);
         Held::new(Entry::new(value, &declared.edges, stamp, times, weight))
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use swiftwater_core::Tick;
 
-use crate::{dep::Edge, stamps::Stamp};
+use crate::{dep::Edge, stamps::Stamp, usage::Uses};
 
 /// One value with all that decides whether it may still be served.
 ///
@@ -66,12 +66,26 @@ pub(crate) struct Extra {
     refresh_at: AtomicU64,
     /// Until then no load is to be tried in its place, since one has failed.
     retry_at: AtomicU64,
+    /// When its load started.
+    born: Tick,
+    /// How much it was used, see [`Uses`].
+    uses: AtomicU64,
 }
 
 impl Extra {
-    pub(crate) fn new(idle_end: Tick, refresh_at: Tick) -> Self {
+    pub(crate) fn new(born: Tick, idle_end: Tick, refresh_at: Tick, uses: Uses) -> Self {
         let word = |tick: Tick| AtomicU64::new(tick.as_nanos());
-        Self { idle_end: word(idle_end), refresh_at: word(refresh_at), retry_at: AtomicU64::new(0) }
+        Self {
+            idle_end: word(idle_end),
+            refresh_at: word(refresh_at),
+            retry_at: AtomicU64::new(0),
+            born,
+            uses: AtomicU64::new(uses.word()),
+        }
+    }
+
+    pub(crate) fn born(&self) -> Tick {
+        self.born
     }
 
     // Relaxed, all of them: each is a time by itself, and a race between two of them costs a load more or less.
@@ -98,6 +112,15 @@ impl Extra {
 
     pub(crate) fn set_retry_at(&self, tick: Tick) {
         self.retry_at.store(tick.as_nanos(), Relaxed);
+    }
+
+    pub(crate) fn uses(&self) -> Uses {
+        Uses::from_word(self.uses.load(Relaxed))
+    }
+
+    /// Of two who note a use at once one may be lost, which is one and the same then.
+    pub(crate) fn set_uses(&self, uses: Uses) {
+        self.uses.store(uses.word(), Relaxed);
     }
 }
 
@@ -254,7 +277,8 @@ mod tests {
         let edges: Vec<Edge> = (0..5).map(|n| crate::dep::Dep::of("one").with(&n).edge()).collect();
         for len in 0..=5 {
             for extra in [false, true] {
-                let extra = extra.then(|| Extra::new(Tick::default(), Tick::default()));
+                let extra = extra
+                    .then(|| Extra::new(Tick::default(), Tick::default(), Tick::default(), Uses::default()));
                 let times = Times { expires: Tick::from_nanos(7), extra };
                 let has = times.extra.is_some();
                 let entry = Entry::new((), &edges[..len], Stamp::from_number(3), times, 9);

@@ -57,7 +57,8 @@ impl AsError for AnyError {
 pub enum LoadError<E> {
     /// The load's task was dropped before it ended: its runtime shut down.
     Aborted,
-    /// A load of [several keys](crate::Region::get_or_load_many) gave no value for this one.
+    /// A load of [several keys](crate::Region::get_or_load_many) gave no value for this one; or the region's
+    /// [`Source`](crate::Source) has none, see [`fetch`](crate::Region::fetch).
     Absent,
     /// As many loads as [`max_loads`](crate::RegionBuilder::max_loads) allows are running, and this one was not to wait.
     Busy,
@@ -72,6 +73,8 @@ pub enum LoadError<E> {
     /// The load has to wait, and was not called from within a tokio runtime that it could go on in; or it has a
     /// time-out, and the runtime has no timers.
     NoRuntime,
+    /// The region was built without the [`source`](crate::RegionBuilder::source) that was to be asked.
+    NoSource,
     /// The loader panicked.
     Panicked,
     /// The load took longer than [`load_timeout`](crate::RegionBuilder::load_timeout) allows, and was dropped.
@@ -98,6 +101,7 @@ impl<E> Clone for LoadError<E> {
             Self::Cycle => Self::Cycle,
             Self::Loader(error) => Self::Loader(error.clone()),
             Self::NoRuntime => Self::NoRuntime,
+            Self::NoSource => Self::NoSource,
             Self::Panicked => Self::Panicked,
             Self::TimedOut => Self::TimedOut,
         }
@@ -113,6 +117,7 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
             Self::Cycle => f.write_str("Cycle"),
             Self::Loader(error) => f.debug_tuple("Loader").field(error).finish(),
             Self::NoRuntime => f.write_str("NoRuntime"),
+            Self::NoSource => f.write_str("NoSource"),
             Self::Panicked => f.write_str("Panicked"),
             Self::TimedOut => f.write_str("TimedOut"),
         }
@@ -128,6 +133,7 @@ impl<E> fmt::Display for LoadError<E> {
             Self::Cycle => "the loader waits for the entry that it is loading",
             Self::Loader(_) => "the loader failed",
             Self::NoRuntime => "the load has to wait, but there is no tokio runtime here",
+            Self::NoSource => "the region has no source to load from",
             Self::Panicked => "the loader panicked",
             Self::TimedOut => "the loader took too long",
         })

@@ -34,6 +34,8 @@ pub enum Verdict {
     Off,
     /// It was invalidated softly.
     Softened(Cause),
+    /// The region's [invalidation policy](crate::InvalidationPolicy) does not want it any more.
+    Unwanted,
 }
 
 /// What was invalidated.

@@ -129,14 +129,18 @@ mod life;
 mod links;
 mod load;
 mod many;
+mod parameter;
 #[cfg(feature = "layers")]
 mod persist;
 mod policy;
 mod region;
 mod relaxed;
+mod review;
 mod scope;
 #[cfg(feature = "layers")]
 mod shape;
+mod skip;
+mod source;
 mod stamps;
 mod stats;
 mod store;
@@ -145,7 +149,9 @@ mod sync;
 mod tier;
 #[cfg(feature = "layers")]
 mod tiers;
+mod usage;
 mod waits;
+mod warm;
 mod writing;
 
 pub use builder::{Builder, RegionBuilder};
@@ -164,8 +170,14 @@ pub use lane::Excess;
 pub use layer::{Layer, LayerError, LayerKey};
 pub use links::LinkError;
 pub use many::ManyCx;
-pub use region::{Loaded, Region, Within};
+pub use parameter::Parameter;
+pub use region::{Loaded, Region, Skipping, Within};
+pub use review::{Facts, InvalidationPolicy, Judgement, RarelyUsed};
 pub use scope::{LoadCx, Scope};
+pub use skip::Skip;
+pub use source::Source;
 #[cfg(feature = "layers")]
 pub use tier::{Fill, Tier};
+pub use usage::Usage;
+pub use warm::{Warm, WarmError, Warmed};
 pub use writing::Writing;

@@ -22,7 +22,9 @@ use crate::{
     error::LoadError,
     flight::{Flight, Landed},
     lane::{Excess, Place},
+    policy::Past,
     scope::{LoadCx, Loading, NEVER, Readers, Scope},
+    skip::Skip,
     stamps::Stamp,
     waits::wait,
 };
@@ -39,11 +41,11 @@ where
         key: K,
         load: F,
         readers: Readers,
-        found: Look<V>,
+        (found, skip): (Look<V>, &Skip),
     ) -> Result<Hit<V>, LoadError<E>>
     where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
         let asked = self.cache.stamps.now();
         let (old, fallback) = match found {
@@ -53,13 +55,13 @@ where
             }
             Look::Due(entry) => {
                 self.stats.hits.add(1);
-                self.refresh(key, load, &entry);
+                self.refresh(key, load, &entry, skip);
                 return Ok(Hit::fresh(entry));
             }
             // A value that is made of something stale is stale itself, which nobody could tell later.
             Look::Stale(entry) if readers.is_empty() => {
                 self.stats.stale_served.add(1);
-                self.refresh(key, load, &entry);
+                self.refresh(key, load, &entry, skip);
                 return Ok(Hit::stale(entry));
             }
             Look::Throttled(entry) if readers.is_empty() => {
@@ -72,10 +74,14 @@ where
             Look::Miss(old) => (old, None),
         };
         loop {
-            if !self.enabled() {
-                return self.load_alone(key, load, &readers).await;
+            if !self.enabled() || skip.memory {
+                return self.load_alone(key, load, &readers, skip).await;
             }
             let (flight, landing) = match self.board(&key, old.as_ref()) {
+                // It may have what it gets from where the caller does not want it from.
+                Boarded::Joins(_) if !skip.is_empty() => {
+                    return self.load_alone(key, load, &readers, skip).await;
+                }
                 Boarded::Joins(flight) => (flight, None),
                 Boarded::Leads(landing) => (landing.flight.clone(), Some(landing)),
                 Boarded::Stored(entry) => {
@@ -91,7 +97,7 @@ where
                     return busy;
                 };
                 let old = old.map(Hit::stale);
-                landing.lead(|cx| load(cx, old), place, Start::Here);
+                landing.lead(|cx| load(cx, old), place, Start::Here, skip);
                 self.landed(&flight, fallback.is_some()).await
             } else {
                 self.stats.joins.add(1);
@@ -153,10 +159,10 @@ where
     }
 
     /// Loads the key in the background, unless somebody does, or too many do.
-    fn refresh<F, Fut>(self: &Arc<Self>, key: K, load: F, old: &Held<V>)
+    fn refresh<F, Fut>(self: &Arc<Self>, key: K, load: F, old: &Held<V>, skip: &Skip)
     where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
         let place = match &self.lane {
             None => None,
@@ -171,7 +177,7 @@ where
             }
             self.stats.refreshes.add(1);
             let old = Hit::stale(old.clone());
-            landing.lead(|cx| load(cx, Some(old)), place, Start::Apart);
+            landing.lead(|cx| load(cx, Some(old)), place, Start::Apart, skip);
         }
     }
 
@@ -191,25 +197,26 @@ where
         }
     }
 
-    /// A load that is nobody else's business: the region is off.
+    /// A load that is nobody else's business: the region is off, or the caller wants it otherwise than others do.
     async fn load_alone<F, Fut>(
         self: &Arc<Self>,
         key: K,
         load: F,
         readers: &Readers,
+        skip: &Skip,
     ) -> Result<Hit<V>, LoadError<E>>
     where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
         let flight = Arc::new(Flight::new(self.home));
         let _waiting = wait(readers, &flight)?;
-        let landing = Landing::new(self.clone(), key.clone(), flight.clone());
+        let landing = Landing::new(self.clone(), key.clone(), flight.clone(), Past::default());
         let Some(place) = self.place(slice::from_ref(&landing)).await else {
             landing.refuse(LoadError::Busy);
             return Err(LoadError::Busy);
         };
-        landing.lead(|cx| load(cx, None), place, Start::Here);
+        landing.lead(|cx| load(cx, None), place, Start::Here, skip);
         let result = flight.landed().await.clone();
         self.inherit(readers, &key, &flight, &result);
         result.map(Hit::fresh)
@@ -233,6 +240,8 @@ where
 
 /// What a load gives.
 pub(crate) enum Got<V> {
+    /// There is no such thing.
+    Absent,
     /// A layer had it.
     Found(Found<V>),
     /// The loader gave it.
@@ -253,6 +262,10 @@ pub(crate) struct Landing<K: Hash + Eq, V, E> {
     engine: Arc<Engine<K, V, E>>,
     pub(crate) key: K,
     pub(crate) flight: Arc<Flight<V, E>>,
+    /// What its entry takes over from the one before it.
+    pub(crate) past: Past,
+    /// What it does not tell.
+    skip: Skip,
     landed: bool,
 }
 
@@ -263,19 +276,20 @@ where
     E: Send + Sync + 'static,
 {
     /// Runs the load: asks the layers first, then the loader. Not async: a leader cannot be cancelled half-way.
-    fn lead<F, Fut>(self, load: F, place: Option<Place>, start: Start)
+    fn lead<F, Fut>(mut self, load: F, place: Option<Place>, start: Start, skip: &Skip)
     where
         F: FnOnce(LoadCx<K>) -> Fut,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
+        self.skip = skip.clone();
         let since = self.begin();
         let loading = Loading::start(&self.flight.scope, self.key.clone(), load);
         match self.engine.below.clone() {
             // A refresh is for a newer value than the layers have, and a region that is off has none.
             Some(below) if start == Start::Here && self.engine.enabled() => {
-                let key = self.key.clone();
+                let (key, skip) = (self.key.clone(), self.skip.clone());
                 let loading = Box::pin(async move {
-                    match below.read(&key).await {
+                    match below.read(&key, &skip).await {
                         Some(found) => Ok(Got::Found(found)),
                         None => loading.await,
                     }
@@ -314,8 +328,8 @@ where
 }
 
 impl<K: Hash + Eq, V, E> Landing<K, V, E> {
-    pub(crate) fn new(engine: Arc<Engine<K, V, E>>, key: K, flight: Arc<Flight<V, E>>) -> Self {
-        Self { engine, key, flight, landed: false }
+    pub(crate) fn new(engine: Arc<Engine<K, V, E>>, key: K, flight: Arc<Flight<V, E>>, past: Past) -> Self {
+        Self { engine, key, flight, past, skip: Skip::new(), landed: false }
     }
 
     /// The load begins now: what is invalidated from here on it may not have seen.
@@ -334,9 +348,10 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     pub(crate) fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) {
         match loaded {
             Ok(Got::Found(found)) => {
-                let result = self.engine.found(&self.key, found);
+                let result = self.engine.found(&self.key, found, self.past);
                 self.end(result, since);
             }
+            Ok(Got::Absent) => self.land_loaded(Err(LoadError::Absent), since),
             Ok(Got::Loaded(value)) => self.land_loaded(Ok(value), since),
             Err(error) => self.land_loaded(Err(error), since),
         }
@@ -344,11 +359,14 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
 
     fn land_loaded(&mut self, loaded: Result<V, LoadError<E>>, since: Tick) {
         let born = (self.flight.stamp(), since);
-        let result = self.engine.finish(&self.key, loaded, &self.flight.scope, born);
+        let result = self.engine.finish(&self.key, loaded, &self.flight.scope, born, self.past);
         let entry = result.as_ref().ok().cloned();
-        let kept = self.end(result, since);
-        if let Some((below, entry)) = self.engine.below.as_ref().zip(entry).filter(|_| kept) {
-            below.keep(&self.key, &entry, Moment::Filled);
+        let stored = self.end(result, since);
+        if let Some((below, entry)) = self.engine.below.as_ref().zip(entry)
+            && (stored
+                || (self.skip.memory && self.engine.servable(&self.key, &entry) && !self.flight.is_held()))
+        {
+            below.keep(&self.key, &entry, Moment::Filled, &self.skip);
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     flight::Flight,
     lane::Place,
     load::{Got, Landing, within},
+    policy::Past,
     scope::{Loading, Readers, Scope},
     waits::{Waiting, wait},
 };
@@ -65,7 +66,7 @@ impl<K: fmt::Debug> fmt::Debug for ManyCx<K> {
     }
 }
 
-type Answers<V, E> = Vec<Option<Result<Hit<V>, LoadError<E>>>>;
+pub(crate) type Answers<V, E> = Vec<Option<Result<Hit<V>, LoadError<E>>>>;
 
 impl<K, V, E> Engine<K, V, E>
 where
@@ -85,7 +86,6 @@ where
         Fut: Future<Output = Result<M, E>> + Send + 'static,
         M: IntoIterator<Item = (K, V)>,
     {
-        let asked = self.cache.stamps.now();
         let mut answers: Answers<V, E> = keys.iter().map(|_| None).collect();
         let mut olds: Vec<Option<Held<V>>> = keys.iter().map(|_| None).collect();
         for (place, key) in keys.iter().enumerate() {
@@ -104,6 +104,33 @@ where
                 Look::Miss(_) => {}
             }
         }
+        let answers = self.load_rest(keys, load, readers, (answers, olds), Way::Anywhere).await?;
+        answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(hit) => Ok(Some(hit)),
+                Err(LoadError::Absent) => Ok(None),
+                Err(error) => Err(error),
+            })
+            .collect()
+    }
+
+    /// The answers that are there, and for the other keys what is loaded; beside each what there is of the key and is not
+    /// good enough.
+    pub(crate) async fn load_rest<F, Fut, M>(
+        self: &Arc<Self>,
+        keys: &[K],
+        load: F,
+        readers: Readers,
+        (mut answers, mut olds): (Answers<V, E>, Vec<Option<Held<V>>>),
+        way: Way,
+    ) -> Result<Vec<Result<Hit<V>, LoadError<E>>>, LoadError<E>>
+    where
+        F: Fn(ManyCx<K>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<M, E>> + Send + 'static,
+        M: IntoIterator<Item = (K, V)>,
+    {
+        let asked = self.cache.stamps.now();
         while answers.iter().any(Option::is_none) {
             let (mut landings, mut flights) = (Vec::new(), Vec::new());
             let mut places: HashMap<&K, Arc<Flight<V, E>>> = HashMap::new();
@@ -118,14 +145,17 @@ where
                 if !self.enabled() {
                     // Nobody else's business.
                     let flight = Arc::new(Flight::new(self.home));
-                    landings.push(Landing::new(self.clone(), key.clone(), flight.clone()));
+                    landings.push(Landing::new(self.clone(), key.clone(), flight.clone(), Past::default()));
                     places.insert(key, flight.clone());
                     flights.push((place, flight, true));
                     continue;
                 }
                 match self.board(key, olds[place].as_ref()) {
                     Boarded::Joins(flight) => flights.push((place, flight, false)),
-                    Boarded::Leads(landing) => {
+                    Boarded::Leads(mut landing) => {
+                        if way != Way::Anywhere {
+                            landing.past = self.policy.past_unasked(olds[place].as_deref(), self.now());
+                        }
                         places.insert(key, landing.flight.clone());
                         flights.push((place, landing.flight.clone(), true));
                         landings.push(landing);
@@ -142,7 +172,7 @@ where
                 .collect::<Result<Vec<_>, LoadError<E>>>()?;
             if !landings.is_empty() {
                 match self.place(&landings).await {
-                    Some(place) => lead(self, landings, load.clone(), place),
+                    Some(place) => lead(self, landings, load.clone(), place, way),
                     None => landings.into_iter().for_each(|landing| landing.refuse(LoadError::Busy)),
                 }
             }
@@ -164,15 +194,21 @@ where
                 answers[place] = Some(self.instead(&keys[place], fallback, result, &readers));
             }
         }
-        let answers = answers.into_iter().flatten();
-        answers
-            .map(|answer| match answer {
-                Ok(hit) => Ok(Some(hit)),
-                Err(LoadError::Absent) => Ok(None),
-                Err(error) => Err(error),
-            })
-            .collect()
+        Ok(answers.into_iter().flatten().collect())
     }
+}
+
+/// Where values are to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From layers, and from the loader what they have not; somebody has asked for it.
+    Anywhere,
+    /// From layers only. Nobody has asked.
+    Layers,
+    /// From layers, and from the loader what they have not. Nobody has asked.
+    LayersFirst,
+    /// From the loader. Nobody has asked.
+    Loader,
 }
 
 /// Runs one load for all of the landings. Not async: it cannot be cancelled half-way.
@@ -181,6 +217,7 @@ fn lead<K, V, E, F, Fut, M>(
     landings: Vec<Landing<K, V, E>>,
     load: F,
     place: Option<Place>,
+    way: Way,
 ) where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
@@ -192,12 +229,13 @@ fn lead<K, V, E, F, Fut, M>(
     let since = landings.iter().map(Landing::begin).min().unwrap_or_else(|| engine.now());
     let engine = engine.clone();
     let mut work = Box::pin(async move {
-        let missing = match engine.below.clone().filter(|_| engine.enabled()) {
+        let missing = match engine.below.clone().filter(|_| engine.enabled() && way != Way::Loader) {
             Some(below) => look_below(&*below, landings, since).await,
             None => landings,
         };
-        if !missing.is_empty() {
-            load_rest(&engine, missing, load, since).await;
+        // Dropped, they are loads that were given up: whoever has joined them loads by itself.
+        if !missing.is_empty() && way != Way::Layers {
+            load_missing(&engine, missing, load, since).await;
         }
         drop(place);
     });
@@ -232,7 +270,7 @@ where
     missing
 }
 
-async fn load_rest<K, V, E, F, Fut, M>(
+async fn load_missing<K, V, E, F, Fut, M>(
     engine: &Engine<K, V, E>,
     landings: Vec<Landing<K, V, E>>,
     load: F,
@@ -254,7 +292,7 @@ async fn load_rest<K, V, E, F, Fut, M>(
     let loading = Loading::start(&all, (), |_| {
         let loading = load(cx);
         // Taken out of what the loader gave in here, where its panics are caught.
-        async move { loading.await.map(|loaded| loaded.into_iter().collect::<Vec<(K, V)>>()) }
+        async move { loading.await.map(|loaded| Got::Loaded(loaded.into_iter().collect::<Vec<(K, V)>>())) }
     });
     let loaded = match engine.policy.timeouts.hard {
         None => loading.await,
@@ -262,7 +300,7 @@ async fn load_rest<K, V, E, F, Fut, M>(
     };
     let mut values = match loaded {
         Ok(Got::Loaded(loaded)) => Ok(loaded.into_iter().collect::<HashMap<K, V>>()),
-        Ok(Got::Found(_)) => Ok(HashMap::new()), // a loader finds nothing, it loads
+        Ok(Got::Absent | Got::Found(_)) => Ok(HashMap::new()), // not what it is mapped to above
         Err(error) => Err(error),
     };
     for landing in landings {

@@ -6,7 +6,9 @@ use swiftwater_core::{BuildError, Tick};
 
 use crate::{
     entry::{Entry, Extra, Times},
+    review::{Facts, Judgement, Review},
     scope::{Declared, NEVER},
+    usage::{Uses, next_window},
 };
 
 /// What the builder was told about entries and their loads.
@@ -23,6 +25,9 @@ pub(crate) struct Policy<K, V> {
     pub(crate) negative: Option<(IsNegative<V>, Duration)>,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) timeouts: Timeouts,
+    /// The half-life of the count of uses, where they are counted.
+    pub(crate) usage: Option<Duration>,
+    pub(crate) review: Option<Review<V>>,
 }
 
 pub(crate) type IsNegative<V> = Box<dyn Fn(&V) -> bool + Send + Sync>;
@@ -44,6 +49,14 @@ pub(crate) struct Timeouts {
     pub(crate) soft: Option<Duration>,
     /// Until it is given up.
     pub(crate) hard: Option<Duration>,
+}
+
+/// What an entry takes over from the one in whose place it comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Past {
+    uses: Uses,
+    /// If nobody has asked for it: when somebody last did shows from this end of its idle time.
+    unasked: Option<Tick>,
 }
 
 /// Where an entry is in its life.
@@ -73,6 +86,8 @@ impl<K, V> Default for Policy<K, V> {
             negative: None,
             weigher: None,
             timeouts: Timeouts::default(),
+            usage: None,
+            review: None,
         }
     }
 }
@@ -87,6 +102,8 @@ impl<K, V> Policy<K, V> {
             ("fail_safe", self.fail_safe.map(|fail_safe| fail_safe.max_stale)),
             ("soft_timeout", soft),
             ("load_timeout", hard),
+            ("usage", self.usage),
+            ("invalidation_policy", self.review.as_ref().map(|review| review.every)),
         ];
         if let Some((option, _)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
             return Err(BuildError::new(option, "0s", "must be longer than zero"));
@@ -111,23 +128,54 @@ impl<K, V> Policy<K, V> {
     }
 
     /// When an entry is what, whose load started then and declared that. `chance`, from 0 to 1, differs from load to load.
-    pub(crate) fn times(&self, value: &V, declared: &Declared, start: Tick, chance: f64) -> Times {
+    pub(crate) fn times(
+        &self,
+        value: &V,
+        declared: &Declared,
+        start: Tick,
+        chance: f64,
+        past: Past,
+    ) -> Times {
         let negative =
             self.negative.as_ref().filter(|(is_negative, _)| is_negative(value)).map(|(_, ttl)| *ttl);
         let ttl = declared.ttl.or(negative).or(self.ttl);
         let own = ttl.map_or(NEVER, |ttl| start + share_of(ttl, 1.0 - self.jitter * chance));
-        self.times_of(own.min(declared.expires), start)
+        self.times_of(own.min(declared.expires), start, past)
     }
 
     /// The same for one that is known to expire then.
-    pub(crate) fn times_of(&self, expires: Tick, start: Tick) -> Times {
-        let extra =
-            (self.idle.is_some() || self.refresh_after.is_some() || self.fail_safe.is_some()).then(|| {
-                let refresh = self.refresh_after.filter(|_| expires != NEVER);
-                let refresh = refresh.map_or(NEVER, |share| start + share_of(expires - start, share));
-                Extra::new(self.idle_end(start), refresh)
-            });
+    pub(crate) fn times_of(&self, expires: Tick, start: Tick, past: Past) -> Times {
+        let is_rich = self.idle.is_some()
+            || self.refresh_after.is_some()
+            || self.fail_safe.is_some()
+            || self.usage.is_some()
+            || self.review.is_some();
+        let extra = is_rich.then(|| {
+            let refresh = self.refresh_after.filter(|_| expires != NEVER);
+            let refresh = refresh.map_or(NEVER, |share| start + share_of(expires - start, share));
+            let uses = match self.usage {
+                Some(half_life) if past.unasked.is_none() => past.uses.used(start, half_life),
+                _ => past.uses,
+            };
+            Extra::new(start, past.unasked.unwrap_or_else(|| self.idle_end(start)), refresh, uses)
+        });
         Times { expires, extra }
+    }
+
+    /// What is to be remembered of the entry by the one that takes its place.
+    pub(crate) fn past(old: Option<&Entry<V>>) -> Past {
+        Past { uses: old.and_then(Entry::extra).map_or_else(Uses::default, Extra::uses), unasked: None }
+    }
+
+    /// The same where nobody has asked.
+    pub(crate) fn past_unasked(&self, old: Option<&Entry<V>>, now: Tick) -> Past {
+        let idle_end = old.and_then(Entry::extra).map_or_else(|| self.idle_end(now), Extra::idle_end);
+        Past { unasked: Some(idle_end), ..Self::past(old) }
+    }
+
+    /// How much the entry was used.
+    pub(crate) fn uses(&self, entry: &Entry<V>, now: Tick) -> Option<f64> {
+        Some(entry.extra()?.uses().at(now, self.usage?))
     }
 
     /// Where the entry is in its life, by the clock. Notes that it was asked for.
@@ -136,13 +184,19 @@ impl<K, V> Policy<K, V> {
         let Some(extra) = entry.extra() else { return phase };
         match phase {
             Phase::Stale | Phase::Fallback if now < extra.retry_at() => Phase::Throttled,
-            Phase::Fresh => {
+            Phase::Fresh | Phase::Due => {
                 extra.touch(self.idle_end(now));
-                let look_again = self.idle.map_or(NEVER, |idle| now + idle / TOUCHES);
-                let due = extra.refresh_at() <= now;
-                let next = if due { NEVER } else { extra.refresh_at() };
-                entry.set_due(entry.expires().min(look_again).min(next));
-                if due { Phase::Due } else { Phase::Fresh }
+                let idle = self.idle.map_or(NEVER, |idle| now + idle / TOUCHES);
+                let window = self.usage.map_or(NEVER, |half_life| {
+                    extra.set_uses(extra.uses().used(now, half_life));
+                    next_window(now, half_life)
+                });
+                let review = self.review.as_ref().map_or(NEVER, |review| now + review.every);
+                let is_due = extra.refresh_at() <= now;
+                let refresh = if is_due { NEVER } else { extra.refresh_at() };
+                let next = [idle, window, review, refresh].into_iter().fold(entry.expires(), Tick::min);
+                entry.set_due(next);
+                if is_due { Phase::Due } else { phase }
             }
             other => other,
         }
@@ -153,10 +207,22 @@ impl<K, V> Policy<K, V> {
         if entry.extra().is_some_and(|extra| extra.idle_end() <= now) {
             Phase::Over
         } else if now < entry.expires() {
-            Phase::Fresh
+            match self.judgement(entry, now) {
+                Judgement::Drop => Phase::Over,
+                Judgement::Keep => Phase::Fresh,
+                Judgement::Refresh => Phase::Due,
+            }
         } else {
             self.expired(entry, now)
         }
+    }
+
+    /// What the user's policy says of the entry.
+    pub(crate) fn judgement(&self, entry: &Entry<V>, now: Tick) -> Judgement {
+        let Some((review, extra)) = self.review.as_ref().zip(entry.extra()) else { return Judgement::Keep };
+        let born = extra.born();
+        let facts = Facts { value: &entry.value, age: now - born.min(now), uses: self.uses(entry, now) };
+        (review.judge)(&facts)
     }
 
     fn expired(&self, entry: &Entry<V>, now: Tick) -> Phase {

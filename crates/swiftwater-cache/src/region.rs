@@ -7,12 +7,17 @@ use swiftwater_core::{Knob, Observe, Observer, Tunable, Visitor};
 use crate::{
     cache::{Invalidation, Part},
     dep::Dep,
-    engine::Engine,
+    engine::{Engine, Look},
     entry::Hit,
     error::{AnyError, LoadError},
     explain::Explanation,
+    load::Got,
     many::ManyCx,
     scope::{LoadCx, NEVER, Readers, Scope, is_loading},
+    skip::Skip,
+    source::AnySource,
+    usage::Usage,
+    warm::Warm,
 };
 
 /// A named map of a [`Cache`](crate::Cache) from `K` to `V`. A cheap handle; clones are the same region, which lives as long as any of
@@ -221,6 +226,117 @@ where
         self.load(key, load, None).await
     }
 
+    /// The stored value, or the one that the region's [`source`](crate::RegionBuilder::source) has, which is stored; `None` if there
+    /// is none, which is not.
+    ///
+    /// As [`get_or_load`](Self::get_or_load), with the source as the loader. That there is none can be stored where `V` can
+    /// say so, such as an `Option`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load), or [`LoadError::NoSource`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn fetch<Q>(&self, key: &Q) -> Result<Option<Hit<V>>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.fetch_within(key, None).await
+    }
+
+    /// [`fetch`](Self::fetch) for many keys, in their order: what is neither in memory nor being loaded nor in a layer comes from
+    /// one [`load_many`](crate::Source::load_many).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load_many`](Self::get_or_load_many), or [`LoadError::NoSource`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn fetch_many(&self, keys: &[K]) -> Result<Vec<Option<Hit<V>>>, LoadError<E>> {
+        if self.0.source.is_none() {
+            return Err(LoadError::NoSource);
+        }
+        self.0.load_many(keys, self.0.load_from_source(), Readers::here(None)).await
+    }
+
+    /// Loads keys before anybody asks for them, from layers and from the [`source`](crate::RegionBuilder::source): at the
+    /// start of a process, say, those that the last one had [used](Self::usage) most. See [`Warm`] for how many at a time, and
+    /// how far it has come.
+    ///
+    /// What it loads has not been used, and goes idle as if it had been asked for when it was loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`WarmError`](crate::WarmError): why it could not begin. Loads that fail are counted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, it has loaded some of the keys; loads that have begun end by themselves.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use swiftwater_cache::{Cache, LoadCx, Region};
+    ///
+    /// let source = |cx: LoadCx<u64>| async move { Ok(Some(format!("user {}", cx.key()))) };
+    /// let hour = Duration::from_secs(3600);
+    /// let names = || Cache::builder().build()?.region::<u64, String>("names").usage(hour).source(source).build();
+    /// let old: Region<u64, String> = names()?;
+    /// for key in [1, 2, 2] {
+    ///     old.fetch(&key).await?;
+    /// }
+    /// let used = old.usage(1000).expect("it was built with `usage`"); // to be written to a file
+    ///
+    /// let new = names()?;
+    /// let warmed = new.warm(used.above(0.5).into_keys()).concurrency(4).await?;
+    /// assert_eq!(warmed.loaded, 2);
+    /// assert!(new.get(&2).is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn warm<I: IntoIterator<Item = K>>(&self, keys: I) -> Warm<'_, K, V, E, I::IntoIter> {
+        Warm::new(self, keys.into_iter())
+    }
+
+    /// What was used most lately of what is in memory, so many keys of it; `None` if the region was built without
+    /// [`usage`](crate::RegionBuilder::usage), which says how that is counted.
+    ///
+    /// Cost: a short lock for each entry in memory, and a copy of its key.
+    #[must_use]
+    pub fn usage(&self, most: usize) -> Option<Usage<K>> {
+        self.0.usage(most)
+    }
+
+    /// The region as it looks to who does not want all of it: loading calls that neither ask nor tell what is
+    /// [skipped](Skip).
+    ///
+    /// A call that skips memory, or finds that its key is being loaded by one that skips nothing, loads by itself: it is
+    /// not joined, and what it gets is not stored in memory.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use swiftwater_cache::{Cache, Region, Skip};
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let names: Region<u64, &str> = cache.region("names").build()?;
+    /// names.insert(1, "Ada");
+    /// let export = names.skipping(Skip::new().memory());
+    /// assert_eq!(export.get_or_load(&1, async |_| Ok("Grace")).await?, "Grace");
+    /// assert_eq!(names.get(&1).as_deref(), Some(&"Ada"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn skipping(&self, skip: Skip) -> Skipping<'_, K, V, E> {
+        Skipping { region: self, skip }
+    }
+
     /// Stores a value that was got elsewhere, as known when it is stored: what is invalidated from then on counts.
     ///
     /// **A value that was read from a source before this call may be older than an invalidation in between.** Load through
@@ -405,6 +521,34 @@ where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
+        self.load_got(key, scope, |cx, old| {
+            let loading = load(cx, old);
+            async move { loading.await.map(Got::Loaded) }
+        })
+        .await
+    }
+
+    async fn fetch_within<Q>(&self, key: &Q, scope: Option<&Scope>) -> Result<Option<Hit<V>>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let source = self.0.source.as_ref().ok_or(LoadError::NoSource)?;
+        present(self.load_got(key, scope, |cx, _| fetching(source, cx)).await)
+    }
+
+    async fn load_got<Q, F, Fut>(
+        &self,
+        key: &Q,
+        scope: Option<&Scope>,
+        load: F,
+    ) -> Result<Hit<V>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
+    {
         let (found, readers) = if scope.is_none() && !is_loading() {
             match self.0.try_hit(key) {
                 Ok(entry) => return Ok(Hit::fresh(entry)),
@@ -414,7 +558,29 @@ where
             let readers = Readers::here(scope);
             (self.0.look(key, &readers), readers)
         };
-        self.0.load(key.to_owned(), load, readers, found).await
+        self.0.load(key.to_owned(), load, readers, (found, &Skip::new())).await
+    }
+}
+
+/// A load of the source.
+fn fetching<K, V, E>(
+    source: &Arc<dyn AnySource<K, V, E>>,
+    cx: LoadCx<K>,
+) -> impl Future<Output = Result<Got<V>, E>> + Send + use<K, V, E>
+where
+    K: Send + 'static,
+    V: Send + 'static,
+    E: Send + 'static,
+{
+    let loading = source.clone().load(cx);
+    async move { loading.await.map(|value| value.map_or(Got::Absent, Got::Loaded)) }
+}
+
+fn present<V, E>(loaded: Result<Hit<V>, LoadError<E>>) -> Result<Option<Hit<V>>, LoadError<E>> {
+    match loaded {
+        Ok(hit) => Ok(Some(hit)),
+        Err(LoadError::Absent) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -467,6 +633,95 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         self.region.load(key, |cx, _| load(cx), Some(self.scope)).await
+    }
+
+    /// [`Region::fetch`]; the load depends on what it gets.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn fetch<Q>(&self, key: &Q) -> Result<Option<Hit<V>>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.region.fetch_within(key, Some(self.scope)).await
+    }
+}
+
+/// A region without some of it. Made by [`Region::skipping`].
+pub struct Skipping<'a, K, V, E = AnyError> {
+    region: &'a Region<K, V, E>,
+    skip: Skip,
+}
+
+impl<K, V, E> Skipping<'_, K, V, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// [`Region::get_or_load`], without what is skipped.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn get_or_load<Q, F, Fut>(&self, key: &Q, load: F) -> Result<Hit<V>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(LoadCx<K>) -> Fut,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        self.load(key, |cx, _| {
+            let loading = load(cx);
+            async move { loading.await.map(Got::Loaded) }
+        })
+        .await
+    }
+
+    /// [`Region::fetch`], without what is skipped.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn fetch<Q>(&self, key: &Q) -> Result<Option<Hit<V>>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let source = self.region.0.source.as_ref().ok_or(LoadError::NoSource)?;
+        present(self.load(key, |cx, _| fetching(source, cx)).await)
+    }
+
+    async fn load<Q, F, Fut>(&self, key: &Q, load: F) -> Result<Hit<V>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
+    {
+        let readers = Readers::here(None);
+        let found = if self.skip.memory { Look::Miss(None) } else { self.region.0.look(key, &readers) };
+        self.region.0.load(key.to_owned(), load, readers, (found, &self.skip)).await
+    }
+}
+
+impl<K, V, E> fmt::Debug for Skipping<'_, K, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Skipping").field("region", self.region).field("skip", &self.skip).finish()
     }
 }
 

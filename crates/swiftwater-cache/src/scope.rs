@@ -242,6 +242,10 @@ pub struct LoadCx<K> {
 }
 
 impl<K> LoadCx<K> {
+    pub(crate) fn new(key: K, scope: Scope) -> Self {
+        Self { key, scope }
+    }
+
     /// The key to load. Owned here, so that a loader need not capture it.
     pub fn key(&self) -> &K {
         &self.key
@@ -300,15 +304,15 @@ pub(crate) struct Loading<Fut> {
     scope: Scope,
 }
 
-impl<V, E, Fut: Future<Output = Result<V, E>>> Loading<Fut> {
+impl<V, E, Fut: Future<Output = Result<Got<V>, E>>> Loading<Fut> {
     pub(crate) fn start<K>(scope: &Scope, key: K, load: impl FnOnce(LoadCx<K>) -> Fut) -> Self {
-        let cx = LoadCx { key, scope: scope.clone() };
+        let cx = LoadCx::new(key, scope.clone());
         let future = catch_unwind(AssertUnwindSafe(|| enter(scope, || Box::pin(load(cx)))));
         Self { future: future.ok(), scope: scope.clone() }
     }
 }
 
-impl<V, E, Fut: Future<Output = Result<V, E>>> Future for Loading<Fut> {
+impl<V, E, Fut: Future<Output = Result<Got<V>, E>>> Future for Loading<Fut> {
     type Output = Result<Got<V>, LoadError<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -319,7 +323,7 @@ impl<V, E, Fut: Future<Output = Result<V, E>>> Future for Loading<Fut> {
         match catch_unwind(AssertUnwindSafe(|| enter(scope, || polled.as_mut().poll(cx)))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(result)) => {
-                Poll::Ready(result.map(Got::Loaded).map_err(|error| LoadError::Loader(Arc::new(error))))
+                Poll::Ready(result.map_err(|error| LoadError::Loader(Arc::new(error))))
             }
             Err(_) => {
                 *future = None;

@@ -27,6 +27,7 @@ use crate::{
     load::sleep,
     relaxed::Fate,
     scope::NEVER,
+    skip::Skip,
     stamps::Stamp,
     tier::{Fill, Tier},
 };
@@ -136,9 +137,10 @@ impl<K: Hash, V> Tiers<K, V> {
     }
 
     /// What a layer had goes to those above it, with what is left of its lifetime.
-    fn rise(&self, from: usize, key: &K, found: &Found<V>) {
+    fn rise(&self, from: usize, key: &K, found: &Found<V>, skip: &Skip) {
         self.line[from].stats.hits.add(1);
-        for at in (0..from).filter(|at| self.line[*at].tier.fill == Fill::OnLoad) {
+        let wants = |at: &usize| self.line[*at].wants(Fill::OnLoad, skip);
+        for at in (0..from).filter(wants) {
             self.put(at, key, &found.value, &found.edges, found.stamp, found.expires);
         }
     }
@@ -182,13 +184,14 @@ where
     K: Hash + Send + Sync,
     V: Send + Sync,
 {
-    fn read<'a>(&'a self, key: &'a K) -> Waits<'a, Option<Found<V>>> {
+    fn read<'a>(&'a self, key: &'a K, skip: &'a Skip) -> Waits<'a, Option<Found<V>>> {
         Box::pin(async move {
             let layer_key = self.layer_key(key)?;
-            for (at, place) in self.line.iter().enumerate() {
+            let asked = |place: &Place| !skip.has_layer(place.tier.layer.name());
+            for (at, place) in self.line.iter().enumerate().filter(|(_, place)| asked(place)) {
                 let Some(bytes) = place.read(&layer_key).await else { continue };
                 let Some(found) = self.judge(place, key, &bytes) else { continue };
-                self.rise(at, key, &found);
+                self.rise(at, key, &found, skip);
                 return Some(found);
             }
             None
@@ -215,7 +218,7 @@ where
                         continue;
                     };
                     if let Some(found) = self.judge(place, &keys[number], &bytes) {
-                        self.rise(at, &keys[number], &found);
+                        self.rise(at, &keys[number], &found, &Skip::new());
                         all[number] = Some(found);
                     }
                 }
@@ -224,12 +227,12 @@ where
         })
     }
 
-    fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment) {
+    fn keep(&self, key: &K, entry: &Entry<V>, moment: Moment, skip: &Skip) {
         let wanted = match moment {
             Moment::Evicted => Fill::OnEviction,
             Moment::Filled => Fill::OnLoad,
         };
-        for at in (0..self.line.len()).filter(|at| self.line[*at].tier.fill == wanted) {
+        for at in (0..self.line.len()).filter(|at| self.line[*at].wants(wanted, skip)) {
             self.put(at, key, &entry.value, entry.edges(), entry.stamp(), entry.expires());
         }
     }
@@ -275,6 +278,10 @@ enum Write {
 }
 
 impl Place {
+    fn wants(&self, fill: Fill, skip: &Skip) -> bool {
+        self.tier.fill == fill && !skip.has_layer(self.tier.layer.name())
+    }
+
     async fn read(&self, key: &LayerKey) -> Option<Bytes> {
         let found = self.call(self.tier.layer.get(key)).await?;
         if found.is_none() {

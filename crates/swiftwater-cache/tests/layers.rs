@@ -19,7 +19,7 @@ use common::{manual, readings, settle, spawn};
 use serde::{Deserialize, Serialize};
 use swiftwater_cache::{
     Cache, Dep, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, ManyCx, Reach, Region,
-    RegionBuilder, Tier, dep,
+    RegionBuilder, Skip, Tier, dep,
 };
 use swiftwater_core::{Clock, Gate, Hand, Observe, Outcome, Reason, Rejected, Token, Visitor};
 use tempfile::TempDir;
@@ -765,4 +765,119 @@ async fn a_damaged_file_of_versions_is_as_good_as_none() {
     std::fs::write(folder.versions(), good).unwrap();
     let cache = Cache::builder().version_cells(1 << 10).persist(folder.versions()).build().unwrap();
     assert_eq!(load(&small(&cache, shelf.clone()), 1, 20).await.cents, 20);
+}
+
+/// A shelf of another name.
+struct Named(&'static str, Arc<Shelf>);
+
+impl Observe for Named {
+    fn observe(&self, _: &mut dyn Visitor) {}
+}
+
+#[async_trait]
+impl Layer for Named {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    async fn get(&self, key: &LayerKey) -> Result<Option<Bytes>, LayerError> {
+        self.1.get(key).await
+    }
+
+    async fn get_many(&self, keys: &[LayerKey]) -> Result<Vec<Option<Bytes>>, LayerError> {
+        self.1.get_many(keys).await
+    }
+
+    async fn put(&self, key: &LayerKey, value: Bytes, ttl: Option<Duration>) -> Result<(), LayerError> {
+        self.1.put(key, value, ttl).await
+    }
+
+    async fn remove(&self, key: &LayerKey) -> Result<(), LayerError> {
+        self.1.remove(key).await
+    }
+
+    async fn close(&self) -> Result<(), LayerError> {
+        self.1.close().await
+    }
+}
+
+#[tokio::test]
+async fn what_is_skipped_is_neither_asked_nor_told() {
+    let (cache, _hand) = manual();
+    let (near, far) = (Shelf::new(), Shelf::new());
+    let prices: Prices =
+        builder(&cache).layer(Named("near", near.clone())).layer(Named("far", far.clone())).build().unwrap();
+    let ask = async |key: u64, cents: u32, skip: Skip| {
+        let price =
+            prices.skipping(skip).get_or_load(&key, async move |_| Ok(Price { cents })).await.unwrap();
+        settle().await;
+        price.cents
+    };
+    let asked = || (near.gets.swap(0, SeqCst), far.gets.swap(0, SeqCst));
+    let kept = || (near.len(), far.len());
+    assert_eq!(ask(1, 1, Skip::new().layer("far")).await, 1);
+    assert_eq!((asked(), kept(), prices.get(&1).is_some()), ((1, 0), (1, 0), true));
+    assert_eq!(ask(2, 2, Skip::new().layers()).await, 2);
+    assert_eq!((asked(), kept(), prices.get(&2).is_some()), ((0, 0), (1, 0), true));
+    assert_eq!(ask(3, 3, Skip::new().memory()).await, 3);
+    assert_eq!((asked(), kept(), prices.get(&3).is_some()), ((1, 1), (2, 1), false));
+    // Found where it was not to be skipped, and not told to memory.
+    assert_eq!(ask(3, 30, Skip::new().memory().layer("near")).await, 3);
+    assert_eq!((asked(), prices.get(&3).is_some()), ((0, 1), false));
+    assert_eq!(ask(3, 30, Skip::new().memory().layer("near").layer("far")).await, 30);
+    assert_eq!((asked(), kept()), ((0, 0), (2, 1)));
+    // What is in memory is served without asking anybody.
+    assert_eq!(ask(1, 10, Skip::new().layers()).await, 1);
+    assert_eq!(ask(3, 31, Skip::new()).await, 3);
+    assert_eq!(asked(), (1, 0));
+}
+
+#[tokio::test]
+async fn who_skips_a_layer_does_not_join_a_load_that_may_ask_it() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let first: Prices = builder(&cache).layer(shelf.clone()).build().unwrap();
+    first.get_or_load(&1, async |_| Ok(Price { cents: 1 })).await.unwrap();
+    settle().await;
+    drop(first);
+    let prices: Prices = builder(&cache).layer(shelf.clone()).build().unwrap();
+    shelf.be(Mood::Slow);
+    let usual = spawn({
+        let prices = prices.clone();
+        async move { prices.get_or_load(&1, async |_| Ok(Price { cents: 2 })).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(prices.explain(&1).is_loading);
+    let skipping = prices.skipping(Skip::new().layers());
+    let own = skipping.get_or_load(&1, async |_| Ok(Price { cents: 3 })).await.unwrap();
+    assert_eq!((own.cents, usual.await.unwrap().unwrap().cents), (3, 1));
+    assert_eq!(prices.get(&1).unwrap().cents, 1, "what was got alone is not stored");
+}
+
+#[tokio::test]
+async fn layers_are_warmed_from_without_the_source() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let source = |cx: LoadCx<u64>| async move { Ok(Some(Price { cents: *cx.key() as u32 })) };
+    let region = || builder(&cache).layer(shelf.clone()).source(source).build().unwrap();
+    let first: Prices = region();
+    first.fetch_many(&[1, 2, 3]).await.unwrap();
+    settle().await;
+    cache.invalidate(first.dep(&2));
+    drop(first);
+    let prices: Prices = region();
+    let warmed = prices.warm(1..=4).from_layers().await.unwrap();
+    assert_eq!((warmed.loaded, warmed.absent, warmed.failed), (2, 2, 0));
+    assert_eq!([1, 2, 3, 4].map(|key| prices.get(&key).is_some()), [true, false, true, false]);
+    // Whoever joins such a load is not told that there is nothing.
+    shelf.be(Mood::Slow);
+    let warming = spawn({
+        let prices = prices.clone();
+        async move { prices.warm([4]).from_layers().await }
+    });
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    assert!(prices.explain(&4).is_loading);
+    assert_eq!(prices.fetch(&4).await.unwrap().unwrap().cents, 4);
+    assert_eq!(warming.await.unwrap().unwrap().absent, 1);
 }
