@@ -231,7 +231,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
 
     /// After how long an entry that nobody asks for expires, whatever its lifetime. Default: `None`, never. Up to a
     /// sixteenth later, since a use is not noted more often. Costs another block of
-    /// about 70 bytes per entry.
+    /// about 80 bytes per entry.
     pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.policy.idle = idle.into();
         self
@@ -258,7 +258,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// For how long after an entry has expired it is served, marked as stale, in the place of a load that fails or takes too
-    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs another block of about 70 bytes per
+    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs another block of about 80 bytes per
     /// entry.
     ///
     /// Entries that expired in time only: one that was invalidated strictly is never served.
@@ -269,7 +269,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
 
     /// After what share of its lifetime an entry that is asked for is loaded anew in the background, so that those that
     /// are in demand never expire. Default: `None`, never early. From 0 to 1; 0.8 is common. Costs another block of
-    /// about 70 bytes per entry.
+    /// about 80 bytes per entry.
     pub fn refresh_after(mut self, share: impl Into<Option<f64>>) -> Self {
         self.policy.refresh_after = share.into();
         self

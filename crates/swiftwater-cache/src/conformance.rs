@@ -1,4 +1,4 @@
-//! The laws of [`Layer`] as callable tests, for those who implement it.
+//! The laws of [`Layer`] and of [`Source`] as callable tests, for those who implement them.
 //!
 //! Each panics if its law is broken. They need whatever the layer uses. A layer may forget what it likes, so one that
 //! keeps nothing passes: that it keeps what it should is for its own tests. So is law 3, which does not show from outside.
@@ -45,14 +45,16 @@
 #![expect(clippy::missing_panics_doc, reason = "to panic is what they are for")]
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
+    hash::Hash,
     pin::pin,
     task::Poll,
 };
 
 use bytes::Bytes;
 
-use crate::{Layer, LayerError, LayerKey};
+use crate::{AsError, Cache, Layer, LayerError, LayerKey, Region, Source};
 
 /// Every law but the third. `make` makes an empty layer each time, with room for a MiB.
 pub async fn all<L: Layer>(make: impl AsyncFn() -> L) {
@@ -156,6 +158,36 @@ pub async fn many_are_answered_in_order<L: Layer>(layer: &L) {
     for (number, found) in asked.into_iter().zip(found) {
         let right = found.is_none() || (number % 3 != 0 && found == Some(value(number, 90)));
         assert!(right, "law 6: key {number} has the answer of another one");
+    }
+}
+
+/// Law 1 of [`Source`]: of these keys, which it may have or not, it gives one by one what it gives together. They must not
+/// change meanwhile.
+pub async fn source<K, V, S>(source: S, keys: &[K])
+where
+    K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static,
+    V: PartialEq + Send + Sync + 'static,
+    S: Source<K, V, Error: AsError>,
+{
+    let cache = Cache::builder().build().expect("the defaults are valid");
+    let region = cache.region("conformance").error().source(source).build();
+    let region: Region<K, V, S::Error> = region.expect("it is the only one");
+    let mut alone = Vec::new();
+    for key in keys {
+        alone.push(found(region.fetch(key).await));
+        let _reached = region.invalidate(key);
+    }
+    let together = found(region.fetch_many(keys).await);
+    assert_eq!(together.len(), keys.len());
+    for ((key, alone), together) in keys.iter().zip(alone).zip(together) {
+        assert!(alone.as_deref() == together.as_deref(), "law 1: {key:?} is another one among others");
+    }
+}
+
+fn found<T, E: fmt::Debug>(outcome: Result<T, E>) -> T {
+    match outcome {
+        Ok(found) => found,
+        Err(error) => panic!("a load failed: {error:?}"),
     }
 }
 

@@ -44,6 +44,10 @@
 //! The usual "look it up, load it, put it in" has no such memory: a value that was read before a change and stored after it
 //! stays. So does one that is put in by [`Region::insert`], hence its warning: load through [`Region::get_or_load`].
 //!
+//! Every call may bring its own loader; a region that has a [`Source`] needs none ([`Region::fetch`]), and can load in good time
+//! or before anybody asks ([`Region::warm`]). What a dependency cannot say is for an [`InvalidationPolicy`]; a value in this
+//! process that others are made of is a [`Parameter`].
+//!
 //! # Guarantees
 //!
 //! The seven laws of [`Region`] are the contract; the first is the sentence at the top of this page. It is relaxed only for what is
@@ -73,9 +77,9 @@
 //! key also takes its shard's lock and the store's; a gentler one two locks of its own.
 //!
 //! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more, or
-//! with `idle`, `refresh_after` or `fail_safe`, another block. The version cells cost half a MiB per cache. There is no
-//! background task: pending and background loads run in tasks of the current runtime, writes to layers as well, and
-//! [`Cache::sweep`] when it is called.
+//! with `idle`, `refresh_after`, `fail_safe`, `usage` or an `invalidation_policy`, another block. The version cells cost half a
+//! MiB per cache. There is no background task but where `refresh_every` asks for one: pending and background loads run in
+//! tasks of the current runtime, writes to layers as well, and [`Cache::sweep`] when it is called.
 //!
 //! [quick_cache]: https://docs.rs/quick_cache
 //!

@@ -11,7 +11,8 @@ use std::{
 
 use common::{Gates, cache, manual, readings, settle, spawn};
 use swiftwater_cache::{
-    AnyError, Cache, LoadCx, LoadError, ManyCx, Region, RegionBuilder, Scope, Source, WarmError, Warmed, dep,
+    AnyError, Cache, LoadCx, LoadError, ManyCx, Region, RegionBuilder, Scope, Source, WarmError, Warmed,
+    conformance, dep,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -106,6 +107,33 @@ async fn what_is_missing_comes_from_the_source_with_its_dependencies() {
     table.asked().fails = true;
     assert!(matches!(rows.fetch(&2).await, Err(LoadError::Loader(_))));
     assert!(matches!(rows.fetch_many(&[0, 2]).await, Err(LoadError::Loader(_))));
+}
+
+#[tokio::test]
+async fn a_source_keeps_its_law_or_is_found_out() {
+    conformance::source(Table::with(0..3), &[0, 2, 7, 2]).await;
+    let liar = spawn(conformance_of_a_liar());
+    let panic = liar.await.unwrap_err().into_panic();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("law 1"));
+}
+
+async fn conformance_of_a_liar() {
+    /// It has nothing when asked for many.
+    struct Liar;
+
+    impl Source<u64, u32> for Liar {
+        type Error = Failed;
+
+        async fn load(&self, _: LoadCx<u64>) -> Result<Option<u32>, Failed> {
+            Ok(Some(1))
+        }
+
+        async fn load_many(&self, _: ManyCx<u64>) -> Result<Vec<(u64, u32)>, Failed> {
+            Ok(Vec::new())
+        }
+    }
+
+    conformance::source(Liar, &[1]).await;
 }
 
 #[tokio::test]
