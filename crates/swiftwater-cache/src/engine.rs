@@ -99,16 +99,6 @@ pub(crate) enum Look<V> {
     Miss(Option<Held<V>>),
 }
 
-/// What a load ends with.
-pub(crate) enum Arrival<V> {
-    /// There is no such thing.
-    Absent,
-    Entry(Held<V>),
-    Failed,
-    /// It has not been tried, or not to its end.
-    Nothing,
-}
-
 /// What a caller who found nothing gets.
 pub(crate) enum Boarded<K: Hash + Eq, V, E> {
     Joins(Arc<Flight<V, E>>),
@@ -411,6 +401,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         declare(&scope);
         let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
         let entry = self.entry(&key, value, &scope, (stamp, start), Past::default());
+        scope.retire();
         let changed = self.key_dep(&key);
         let layered = self.below.as_ref().map(|below| (below, key.clone()));
         self.stats.inserts.add(1);
@@ -567,24 +558,32 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         &self,
         key: &K,
         flight: &Arc<Flight<V, E>>,
-        arrival: Arrival<V>,
+        result: &Landed<V, E>,
         start: Tick,
     ) -> (Evicted<K, V>, Option<K>) {
-        if let Arrival::Entry(entry) = &arrival
+        if let Ok(entry) = result
             && self.cache.holds(self.names(key), entry.edges(), start)
         {
             flight.hold();
         }
         let mut flights = self.flights(key);
-        let ours = flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
-        let key = if ours { flights.remove_entry(key).map(|(key, _)| key) } else { None };
-        let entry = match arrival {
-            Arrival::Entry(entry) => entry,
-            Arrival::Absent => {
+        let key = match flights.remove_entry(key) {
+            Some((key, ours)) if Arc::ptr_eq(&ours, flight) => Some(key),
+            Some((key, other)) => {
+                flights.insert(key, other);
+                None
+            }
+            None => None,
+        };
+        let entry = match result {
+            Ok(entry) => entry,
+            // These say nothing of the source.
+            Err(LoadError::Aborted | LoadError::Busy) => return (Evicted::default(), key),
+            Err(LoadError::Absent) => {
                 let gone = key.as_ref().map(|key| self.store.remove(key));
                 return (gone.unwrap_or_default(), key);
             }
-            Arrival::Failed => {
+            Err(_) => {
                 if let Some((key, fail_safe)) = key.as_ref().zip(self.policy.fail_safe) {
                     // Whoever asks soon is served what there is.
                     if let Some(extra) = self.store.get(key).as_ref().and_then(|entry| entry.extra()) {
@@ -593,10 +592,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 }
                 return (Evicted::default(), key);
             }
-            Arrival::Nothing => return (Evicted::default(), key),
         };
         match key {
-            Some(key) if !flight.is_held() && self.servable(&key, &entry) => {
+            Some(key) if !flight.is_held() && self.servable(&key, entry) => {
                 let outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
                 self.count_outgoing(&outgoing);
@@ -618,11 +616,14 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
 
     /// A load that has read a key depends on what that one depends on, be it a value or an error.
     pub(crate) fn inherit(&self, readers: &Readers, key: &K, flight: &Flight<V, E>, result: &Landed<V, E>) {
+        if readers.is_empty() {
+            return;
+        }
         match result {
             Ok(entry) => self.inherit_entry(readers, key, entry),
             Err(_) => readers.of(self.cache.id()).for_each(|reader| {
                 reader.depends_on_key(self.key_dep(key), self.whole);
-                reader.inherit_failed(&flight.scope);
+                reader.inherit_failed(flight.scope());
             }),
         }
         if flight.is_held() {

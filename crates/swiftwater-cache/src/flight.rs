@@ -27,7 +27,8 @@ pub(crate) struct Flight<V, E> {
     held: AtomicBool,
     /// Another load waits for it.
     wanted: AtomicBool,
-    pub(crate) scope: Scope,
+    /// Taken when it is dropped.
+    scope: Option<Scope>,
     landed: OnceLock<Landed<V, E>>,
     /// Made by the first who has to wait.
     joiners: OnceLock<Notify>,
@@ -41,10 +42,14 @@ impl<V, E> Flight<V, E> {
             stamp,
             held,
             wanted,
-            scope: Scope::new(home),
+            scope: Some(Scope::new(home)),
             landed: OnceLock::new(),
             joiners: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        self.scope.as_ref().expect("it is taken by what drops the flight")
     }
 
     pub(crate) fn begin(&self, stamp: Stamp) {
@@ -105,6 +110,12 @@ impl<V, E> Flight<V, E> {
         }
         landing.await;
         self.landed.get().expect("joiners are woken after the result is set")
+    }
+}
+
+impl<V, E> Drop for Flight<V, E> {
+    fn drop(&mut self) {
+        self.scope.take().into_iter().for_each(Scope::retire);
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, time::Sleep};
 
 use crate::{
     below::{Found, Moment},
-    engine::{Arrival, Boarded, Engine, Look},
+    engine::{Boarded, Engine, Look},
     entry::{Held, Hit},
     error::LoadError,
     flight::{Flight, Landed},
@@ -77,44 +77,48 @@ where
             if !self.enabled() || skip.memory {
                 return self.load_alone(key, load, &readers, skip).await;
             }
-            let (flight, landing) = match self.board(&key, old.as_ref()) {
+            let led = match self.board(&key, old.as_ref()) {
                 // It may have what it gets from where the caller does not want it from.
                 Boarded::Joins(_) if !skip.is_empty() => {
                     return self.load_alone(key, load, &readers, skip).await;
                 }
-                Boarded::Joins(flight) => (flight, None),
-                Boarded::Leads(landing) => (landing.flight.clone(), Some(landing)),
+                Boarded::Joins(flight) => {
+                    let _waiting = wait(&readers, &flight)?;
+                    self.stats.joins.add(1);
+                    let result = self.landed(&flight, fallback.is_some()).await.cloned();
+                    if let Ok(result) = &result
+                        && !self.acceptable(&key, result, flight.stamp(), asked)
+                    {
+                        // From before we asked. The next load begins after this one has ended, hence after we asked.
+                        continue;
+                    }
+                    (result, flight)
+                }
+                Boarded::Leads(landing) => {
+                    let _waiting = wait(&readers, landing.flight())?;
+                    let Some(place) = self.place(slice::from_ref(&landing)).await else {
+                        landing.refuse(LoadError::Busy);
+                        return self.instead(&key, fallback, Err(LoadError::Busy), &readers);
+                    };
+                    let old = old.map(Hit::stale);
+                    match landing.lead(|cx| load(cx, old), place, Start::Here, skip) {
+                        Led::Landed(result, flight) => (Ok(result), flight),
+                        Led::Running(flight) => {
+                            (self.landed(&flight, fallback.is_some()).await.cloned(), flight)
+                        }
+                    }
+                }
                 Boarded::Stored(entry) => {
                     self.inherit_entry(&readers, &key, &entry);
                     return Ok(Hit::fresh(entry));
                 }
             };
-            let _waiting = wait(&readers, &flight)?;
-            let result = if let Some(landing) = landing {
-                let Some(place) = self.place(slice::from_ref(&landing)).await else {
-                    landing.refuse(LoadError::Busy);
-                    let busy = self.instead(&key, fallback, Err(LoadError::Busy), &readers);
-                    return busy;
-                };
-                let old = old.map(Hit::stale);
-                landing.lead(|cx| load(cx, old), place, Start::Here, skip);
-                self.landed(&flight, fallback.is_some()).await
-            } else {
-                self.stats.joins.add(1);
-                match self.landed(&flight, fallback.is_some()).await {
-                    Ok(result) if !self.acceptable(&key, result, flight.stamp(), asked) => {
-                        // From before we asked. The next load begins after this one has ended, hence after we asked.
-                        continue;
-                    }
-                    other => other,
+            let result = match led {
+                (Ok(result), flight) => {
+                    self.inherit(&readers, &key, &flight, &result);
+                    result
                 }
-            };
-            let result = match result {
-                Ok(result) => {
-                    self.inherit(&readers, &key, &flight, result);
-                    result.clone()
-                }
-                Err(late) => Err(late),
+                (Err(late), _) => Err(late),
             };
             return self.instead(&key, fallback, result, &readers);
         }
@@ -177,7 +181,7 @@ where
             }
             self.stats.refreshes.add(1);
             let old = Hit::stale(old.clone());
-            landing.lead(|cx| load(cx, Some(old)), place, Start::Apart, skip);
+            drop(landing.lead(|cx| load(cx, Some(old)), place, Start::Apart, skip));
         }
     }
 
@@ -190,7 +194,7 @@ where
         }
         // In this order: the first takes the lock under which others say that they want it.
         let goes_without =
-            || self.home.is_on_ring() && landings.iter().any(|landing| landing.flight.is_wanted());
+            || self.home.is_on_ring() && landings.iter().any(|landing| landing.flight().is_wanted());
         match lane.excess {
             Excess::Fail => goes_without().then_some(None),
             Excess::Wait => Some(lane.enter(goes_without).await),
@@ -211,13 +215,15 @@ where
     {
         let flight = Arc::new(Flight::new(self.home));
         let _waiting = wait(readers, &flight)?;
-        let landing = Landing::new(self.clone(), key.clone(), flight.clone(), Past::default());
+        let landing = Landing::new(self.clone(), key.clone(), flight, Past::default());
         let Some(place) = self.place(slice::from_ref(&landing)).await else {
             landing.refuse(LoadError::Busy);
             return Err(LoadError::Busy);
         };
-        landing.lead(|cx| load(cx, None), place, Start::Here, skip);
-        let result = flight.landed().await.clone();
+        let (result, flight) = match landing.lead(|cx| load(cx, None), place, Start::Here, skip) {
+            Led::Landed(result, flight) => (result, flight),
+            Led::Running(flight) => (flight.landed().await.clone(), flight),
+        };
         self.inherit(readers, &key, &flight, &result);
         result.map(Hit::fresh)
     }
@@ -257,11 +263,20 @@ pub(crate) enum Start {
     Here,
 }
 
+/// How far a load has come that was begun.
+pub(crate) enum Led<V, E> {
+    /// It has ended. Whoever has joined it knows.
+    Landed(Landed<V, E>, Arc<Flight<V, E>>),
+    /// It goes on in a task.
+    Running(Arc<Flight<V, E>>),
+}
+
 /// Ends a flight on every way out: `Aborted`, if its task was dropped.
 pub(crate) struct Landing<K: Hash + Eq, V, E> {
     engine: Arc<Engine<K, V, E>>,
     pub(crate) key: K,
-    pub(crate) flight: Arc<Flight<V, E>>,
+    /// Taken when it has landed.
+    flight: Option<Arc<Flight<V, E>>>,
     /// What its entry takes over from the one before it.
     pub(crate) past: Past,
     /// What it does not tell.
@@ -276,14 +291,14 @@ where
     E: Send + Sync + 'static,
 {
     /// Runs the load: asks the layers first, then the loader. Not async: a leader cannot be cancelled half-way.
-    fn lead<F, Fut>(mut self, load: F, place: Option<Place>, start: Start, skip: &Skip)
+    fn lead<F, Fut>(mut self, load: F, place: Option<Place>, start: Start, skip: &Skip) -> Led<V, E>
     where
         F: FnOnce(LoadCx<K>) -> Fut,
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
         self.skip = skip.clone();
         let since = self.begin();
-        let loading = Loading::start(&self.flight.scope, self.key.clone(), load);
+        let loading = Loading::start(&self.flight().scope(), self.key.clone(), load);
         match self.engine.below.clone() {
             // A refresh is for a newer value than the layers have, and a region that is off has none.
             Some(below) if start == Start::Here && self.engine.enabled() => {
@@ -294,13 +309,13 @@ where
                         None => loading.await,
                     }
                 });
-                self.drive(loading, since, place, start);
+                self.drive(loading, since, place, start)
             }
             _ => self.drive(loading, since, place, start),
         }
     }
 
-    fn drive<L>(self, mut loading: L, since: Tick, place: Option<Place>, start: Start)
+    fn drive<L>(self, mut loading: L, since: Tick, place: Option<Place>, start: Start) -> Led<V, E>
     where
         L: Future<Output = Result<Got<V>, LoadError<E>>> + Send + Unpin + 'static,
     {
@@ -315,75 +330,82 @@ where
             return self.land_since(Err(LoadError::NoRuntime), since);
         };
         let limit = self.engine.policy.timeouts.hard;
+        let flight = self.flight().clone();
         let task = async move {
             let loaded = match limit {
                 None => loading.await,
                 Some(limit) => within(limit, loading).await,
             };
-            self.land_since(loaded, since);
+            drop(self.land_since(loaded, since));
             drop(place);
         };
         drop(runtime.spawn(task));
+        Led::Running(flight)
     }
 }
 
 impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     pub(crate) fn new(engine: Arc<Engine<K, V, E>>, key: K, flight: Arc<Flight<V, E>>, past: Past) -> Self {
-        Self { engine, key, flight, past, skip: Skip::new(), landed: false }
+        Self { engine, key, flight: Some(flight), past, skip: Skip::new(), landed: false }
+    }
+
+    pub(crate) fn flight(&self) -> &Arc<Flight<V, E>> {
+        self.flight.as_ref().expect("it is taken by what takes the landing")
     }
 
     /// The load begins now: what is invalidated from here on it may not have seen.
     pub(crate) fn begin(&self) -> Tick {
         self.engine.stats.loads.add(1);
-        self.flight.begin(self.engine.cache.stamps.now());
+        self.flight().begin(self.engine.cache.stamps.now());
         self.engine.now()
     }
 
     /// The load is not even begun.
     pub(crate) fn refuse(mut self, error: LoadError<E>) {
         self.engine.stats.load_failures.add(1);
-        self.end(Err(error), Tick::default());
+        self.end(&Err(error), Tick::default());
     }
 
-    pub(crate) fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) {
-        match loaded {
+    pub(crate) fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) -> Led<V, E> {
+        let result = match loaded {
             Ok(Got::Found(found)) => {
                 let result = self.engine.found(&self.key, found, self.past);
-                self.end(result, since);
+                self.end(&result, since);
+                result
             }
             Ok(Got::Absent) => self.land_loaded(Err(LoadError::Absent), since),
             Ok(Got::Loaded(value)) => self.land_loaded(Ok(value), since),
             Err(error) => self.land_loaded(Err(error), since),
-        }
+        };
+        let flight = self.flight.take().expect("it is taken here");
+        Led::Landed(result, flight)
     }
 
-    fn land_loaded(&mut self, loaded: Result<V, LoadError<E>>, since: Tick) {
-        let born = (self.flight.stamp(), since);
-        let result = self.engine.finish(&self.key, loaded, &self.flight.scope, born, self.past);
-        let entry = result.as_ref().ok().cloned();
-        let stored = self.end(result, since);
-        if let Some((below, entry)) = self.engine.below.as_ref().zip(entry)
+    fn land_loaded(&mut self, loaded: Result<V, LoadError<E>>, since: Tick) -> Landed<V, E> {
+        let born = (self.flight().stamp(), since);
+        let result = self.engine.finish(&self.key, loaded, &self.flight().scope(), born, self.past);
+        let stored = self.end(&result, since);
+        if let (Some(below), Ok(entry)) = (&self.engine.below, &result)
             && (stored
-                || (self.skip.memory && self.engine.servable(&self.key, &entry) && !self.flight.is_held()))
+                || (self.skip.memory && self.engine.servable(&self.key, entry) && !self.flight().is_held()))
         {
-            below.keep(&self.key, &entry, Moment::Filled, &self.skip);
+            below.keep(&self.key, entry, Moment::Filled, &self.skip);
         }
+        result
     }
 
     /// Whether the entry was stored.
-    fn end(&mut self, result: Landed<V, E>, since: Tick) -> bool {
+    fn end(&mut self, result: &Landed<V, E>, since: Tick) -> bool {
         self.landed = true;
-        let arrival = match &result {
-            Ok(entry) => Arrival::Entry(entry.clone()),
-            Err(LoadError::Absent) => Arrival::Absent,
-            // These say nothing of the source.
-            Err(LoadError::Aborted | LoadError::Busy) => Arrival::Nothing,
-            Err(_) => Arrival::Failed,
-        };
+        let flight = self.flight();
         // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
-        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, &self.flight, arrival, since));
+        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, flight, result, since));
         let arrived = catch_unwind(arrive).ok();
-        self.flight.land(result);
+        // It is not in the table any more, so nobody joins it from now on; who has joined it before has a handle, which was made
+        // under the table's lock.
+        if Arc::strong_count(flight) > 1 {
+            flight.land(result.clone());
+        }
         // Now that everybody is on the way: the layers, and the user's destructors.
         let Some((outgoing, key)) = arrived else { return false };
         self.engine.demote(&outgoing);
@@ -394,7 +416,7 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
 impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
     fn drop(&mut self) {
         if !self.landed {
-            self.end(Err(LoadError::Aborted), Tick::default());
+            self.end(&Err(LoadError::Aborted), Tick::default());
         }
     }
 }

@@ -156,8 +156,8 @@ where
                         if way != Way::Anywhere {
                             landing.past = self.policy.past_unasked(olds[place].as_deref(), self.now());
                         }
-                        places.insert(key, landing.flight.clone());
-                        flights.push((place, landing.flight.clone(), true));
+                        places.insert(key, landing.flight().clone());
+                        flights.push((place, landing.flight().clone(), true));
                         landings.push(landing);
                     }
                     Boarded::Stored(entry) => {
@@ -263,7 +263,7 @@ where
     let mut missing = Vec::new();
     for (landing, found) in landings.into_iter().zip(found) {
         match found {
-            Some(found) => landing.land_since(Ok(Got::Found(found)), since),
+            Some(found) => drop(landing.land_since(Ok(Got::Found(found)), since)),
             None => missing.push(landing),
         }
     }
@@ -285,7 +285,7 @@ async fn load_missing<K, V, E, F, Fut, M>(
 {
     let all = Scope::new(engine.home);
     let keys = landings.iter().map(|landing| landing.key.clone()).collect();
-    let scopes: Arc<[Scope]> = landings.iter().map(|landing| landing.flight.scope.clone()).collect();
+    let scopes: Arc<[Scope]> = landings.iter().map(|landing| landing.flight().scope().clone()).collect();
     // Who waits for one of these keys waits for whatever the loader of all of them waits for.
     let _waiting: Vec<_> = scopes.iter().map(|scope| Waiting::start(scope, &all)).collect();
     let cx = ManyCx { keys, scopes, all: all.clone() };
@@ -304,11 +304,11 @@ async fn load_missing<K, V, E, F, Fut, M>(
         Err(error) => Err(error),
     };
     for landing in landings {
-        landing.flight.scope.adopt(&all);
+        landing.flight().scope().adopt(&all);
         let value = match &mut values {
             Ok(values) => values.remove(&landing.key).ok_or(LoadError::Absent),
             Err(error) => Err(error.clone()),
         };
-        landing.land_since(value.map(Got::Loaded), since);
+        drop(landing.land_since(value.map(Got::Loaded), since));
     }
 }

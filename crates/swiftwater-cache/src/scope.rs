@@ -7,13 +7,14 @@ use std::{
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{self, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
 use smallvec::{SmallVec, smallvec};
 use swiftwater_core::Tick;
+use triomphe::Arc;
 
 use crate::{
     dep::{Dep, Edge, MAX_EDGES},
@@ -41,16 +42,35 @@ struct Inner {
 
 impl Scope {
     pub(crate) fn new(home: Home) -> Self {
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        if let Some(mut scope) = spare
+            && let Some(inner) = Arc::get_mut(&mut scope.0)
+        {
+            inner.home = home;
+            return scope;
+        }
         Self(Arc::new(Inner { home, declared: Mutex::new(Declared::default()) }))
+    }
+
+    /// The load has ended. Unless somebody else speaks for it still, its block is the next one's: one allocation less for
+    /// each load and insert.
+    pub(crate) fn retire(mut self) {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            *inner.declared.get_mut().unwrap_or_else(PoisonError::into_inner) = Declared::default();
+            // Where thread-locals have ended it is let go.
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
     }
 
     /// The value is wrong as soon as `dep` changes. In a loader it does not matter whether this is said before or after
     /// it reads what `dep` stands for: an invalidation counts from the start of the load. What was read before the load
     /// began is beyond that.
     pub fn depends_on(&self, dep: Dep) {
-        let mut declared = self.declared();
-        declared.add(&[dep.edge()]);
-        declared.add(dep.edge().whole().as_slice());
+        let edge = dep.edge();
+        match edge.whole() {
+            None => self.declared().add(&[edge]),
+            Some(whole) => self.declared().add(&[edge, whole]),
+        }
     }
 
     /// The value may be served for this long, counted from the start of the load: instead of the region's lifetime, be
@@ -201,6 +221,10 @@ enum Detail {
 
 impl Declared {
     fn add(&mut self, edges: &[Edge]) {
+        if self.detail == Detail::Exact && self.edges.len() + edges.len() < MAX_EDGES {
+            edges.iter().for_each(|edge| self.edges.push(*edge));
+            return;
+        }
         for edge in edges {
             match self.detail {
                 Detail::Exact => self.edges.push(*edge),
@@ -215,8 +239,14 @@ impl Declared {
 
     /// Leaves at most [`MAX_EDGES`], so that it is called once for at least as many additions.
     fn compact(&mut self) {
-        self.edges.sort_unstable();
-        self.edges.dedup();
+        match self.edges[..] {
+            [] | [_] => {}
+            [first, second] if first < second => {}
+            _ => {
+                self.edges.sort_unstable();
+                self.edges.dedup();
+            }
+        }
         if self.edges.len() > MAX_EDGES && self.detail == Detail::Exact {
             self.detail = Detail::Kinds;
             self.edges.iter_mut().for_each(|edge| *edge = edge.coarse());
@@ -271,6 +301,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
     /// Whether there is one. Apart, because reading what has no destructor costs one load.
     static LOADING: Cell<bool> = const { Cell::new(false) };
+    /// A scope that nobody speaks for any more.
+    static SPARE: Cell<Option<Scope>> = const { Cell::new(None) };
 }
 
 /// Whether this thread is polling a load.
@@ -279,20 +311,23 @@ pub(crate) fn is_loading() -> bool {
     LOADING.get()
 }
 
-/// Runs `f` with `scope` as the current one.
-fn enter<R>(scope: &Scope, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Scope>);
-    impl Drop for Restore {
+/// Runs `f` with `scope` as the current one, from where it comes back.
+fn enter<R>(scope: &mut Option<Scope>, f: impl FnOnce() -> R) -> R {
+    struct Restore<'a> {
+        outer: Option<Scope>,
+        inner: &'a mut Option<Scope>,
+    }
+    impl Drop for Restore<'_> {
         fn drop(&mut self) {
-            LOADING.set(self.0.is_some());
-            let inner = CURRENT.try_with(|current| current.replace(self.0.take()));
-            drop(inner);
+            LOADING.set(self.outer.is_some());
+            // Where thread-locals have ended meanwhile the scope went with them; nothing is declared by itself any more.
+            *self.inner = CURRENT.try_with(|current| current.replace(self.outer.take())).ok().flatten();
         }
     }
-    let outer = CURRENT.try_with(|current| current.replace(Some(scope.clone())));
     // Where thread-locals have ended, as in a destructor at thread exit, nothing is declared by itself.
-    LOADING.set(outer.is_ok());
-    let _restore = Restore(outer.ok().flatten());
+    let Ok(outer) = CURRENT.try_with(|current| current.replace(scope.take())) else { return f() };
+    LOADING.set(true);
+    let _restore = Restore { outer, inner: scope };
     f()
 }
 
@@ -301,14 +336,16 @@ fn enter<R>(scope: &Scope, f: impl FnOnce() -> R) -> R {
 pub(crate) struct Loading<Fut> {
     /// Boxed, so that it may move between polls. `None` once it has panicked.
     future: Option<Pin<Box<Fut>>>,
-    scope: Scope,
+    /// Not here while it is the current one.
+    scope: Option<Scope>,
 }
 
 impl<V, E, Fut: Future<Output = Result<Got<V>, E>>> Loading<Fut> {
     pub(crate) fn start<K>(scope: &Scope, key: K, load: impl FnOnce(LoadCx<K>) -> Fut) -> Self {
         let cx = LoadCx::new(key, scope.clone());
-        let future = catch_unwind(AssertUnwindSafe(|| enter(scope, || Box::pin(load(cx)))));
-        Self { future: future.ok(), scope: scope.clone() }
+        let mut scope = Some(scope.clone());
+        let future = catch_unwind(AssertUnwindSafe(|| enter(&mut scope, || Box::pin(load(cx)))));
+        Self { future: future.ok(), scope }
     }
 }
 
@@ -323,7 +360,7 @@ impl<V, E, Fut: Future<Output = Result<Got<V>, E>>> Future for Loading<Fut> {
         match catch_unwind(AssertUnwindSafe(|| enter(scope, || polled.as_mut().poll(cx)))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(result)) => {
-                Poll::Ready(result.map_err(|error| LoadError::Loader(Arc::new(error))))
+                Poll::Ready(result.map_err(|error| LoadError::Loader(sync::Arc::new(error))))
             }
             Err(_) => {
                 *future = None;

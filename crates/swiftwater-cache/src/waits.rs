@@ -102,12 +102,12 @@ pub(crate) fn wait<V, E>(
     let mut waiting = [None, None];
     for (place, reader) in readers.all().enumerate() {
         flight.want();
-        waiting[place] = Waiting::start(reader, &flight.scope);
+        waiting[place] = Waiting::start(reader, &flight.scope());
         if waiting[place].is_none() {
             readers.all().for_each(Scope::taint);
             return Err(LoadError::Cycle);
         }
-        let (waiter, target) = (reader.home().region, flight.scope.home().region);
+        let (waiter, target) = (reader.home().region, flight.scope().home().region);
         let mut waits = waits();
         let onward = waits.regions.0.entry(waiter).or_default();
         if !onward.contains(&target) {

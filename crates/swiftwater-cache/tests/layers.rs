@@ -826,6 +826,11 @@ async fn what_is_skipped_is_neither_asked_nor_told() {
     assert_eq!((asked(), prices.get(&3).is_some()), ((0, 1), false));
     assert_eq!(ask(3, 30, Skip::new().memory().layer("near").layer("far")).await, 30);
     assert_eq!((asked(), kept()), ((0, 0), (2, 1)));
+    // Nor does it rise to one that is skipped.
+    for _ in 0..2 {
+        assert_eq!(ask(4, 4, Skip::new().memory().layer("near")).await, 4);
+        assert_eq!((asked(), kept()), ((0, 1), (2, 2)));
+    }
     // What is in memory is served without asking anybody.
     assert_eq!(ask(1, 10, Skip::new().layers()).await, 1);
     assert_eq!(ask(3, 31, Skip::new()).await, 3);
