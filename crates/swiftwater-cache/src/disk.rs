@@ -22,6 +22,7 @@ mod files;
 mod format;
 mod index;
 mod log;
+mod queue;
 mod reader;
 mod recovery;
 mod shared;

@@ -9,13 +9,12 @@
 
 use std::{collections::VecDeque, fs::File, mem, path::PathBuf, sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use tokio::sync::oneshot;
-
 use super::{
     error::DiskError,
     files::{self, Files, Segment, read_at},
-    format::{self, BLOCK, Body, EMPTY_RECORD, Effect, Line, Place, SegmentHead, Slot, UNIT},
-    index::Item,
+    format::{self, BLOCK, Body, EMPTY_RECORD, Effect, Line, Place, SEGMENTS, SegmentHead, Slot, UNIT},
+    index::Spot,
+    queue::{Done, Op},
     shared::Shared,
 };
 
@@ -103,23 +102,6 @@ impl Control {
     }
 }
 
-/// An operation in the queue.
-pub(super) struct Op {
-    pub(super) hash: u64,
-    pub(super) ticket: u64,
-    pub(super) task: Task,
-    /// What it takes of the queue's bytes.
-    pub(super) weight: u32,
-}
-
-pub(super) enum Task {
-    Put(Arc<Item>),
-    Remove(Done),
-}
-
-/// Who waits for it.
-pub(super) type Done = oneshot::Sender<Result<(), DiskError>>;
-
 /// A record in the buffer.
 pub(super) struct Staged {
     hash: u64,
@@ -130,24 +112,24 @@ pub(super) struct Staged {
 }
 
 impl Log {
-    /// Writes them all, or says of each that it is lost.
-    pub(super) fn write(&mut self, ops: Vec<Op>) {
-        let mut ops = ops.into_iter();
+    /// Writes them all, or says of each that it is lost. With their tickets, and who waits for the removals among them.
+    pub(super) fn write<'a>(&mut self, mut ops: impl Iterator<Item = (u64, &'a Op)>, removals: Vec<Done>) {
+        let mut removals = removals.into_iter();
         let mut outcome = self.stage_voids();
         let mut unstaged = None;
         while outcome.is_ok() {
-            let Some(op) = ops.next() else {
+            let Some((ticket, op)) = ops.next() else {
                 outcome = self.flush();
                 break;
             };
-            outcome = self.make_room(record_len(&op));
+            outcome = self.make_room(record_len(op));
             match outcome {
-                Ok(()) => self.stage(op),
-                Err(_) => unstaged = Some(op),
+                Ok(()) => self.stage(ticket, op, &mut removals),
+                Err(_) => unstaged = Some((ticket, op)),
             }
         }
         if let Err(error) = outcome {
-            self.lose(unstaged.into_iter().chain(ops), &error);
+            self.lose(unstaged.into_iter().chain(ops), removals, &error);
         }
     }
 
@@ -233,12 +215,12 @@ impl Log {
                 Ok(Some(lines)) => {
                     for line in lines {
                         if let Effect::Put(place) = line.effect {
-                            self.shared.index.forget(line.hash, place);
+                            self.shared.index.settle(line.hash, Spot::Disk(place), None);
                         }
                     }
                 }
                 // A footer that is damaged: by looking at every entry.
-                _ => self.shared.index.retain(|place| place.slot() != head.number as u16),
+                _ => self.shared.index.retain(|place| place.after(head.number) > 0),
             }
             self.shared.stats.segments_evicted.add(1);
         }
@@ -260,12 +242,10 @@ impl Log {
         Ok(())
     }
 
-    fn stage(&mut self, op: Op) {
-        match op.task {
-            Task::Put(item) => {
-                self.stage_record(op.hash, Some(op.ticket), Body::Put(&item.key, &item.value), None);
-            }
-            Task::Remove(done) => self.stage_record(op.hash, Some(op.ticket), Body::Remove, Some(done)),
+    fn stage(&mut self, ticket: u64, op: &Op, removals: &mut impl Iterator<Item = Done>) {
+        match &op.item {
+            Some(item) => self.stage_record(op.hash, Some(ticket), Body::Put(&item.key, &item.value), None),
+            None => self.stage_record(op.hash, Some(ticket), Body::Remove, removals.next()),
         }
     }
 
@@ -308,7 +288,7 @@ impl Log {
         let _ = self.control.write(&self.files, self.next - 1);
         for staged in self.staged.drain(..) {
             if let Some(ticket) = staged.ticket {
-                self.shared.index.settle(staged.hash, ticket, staged.place);
+                self.shared.index.settle(staged.hash, Spot::Queue(ticket), staged.place);
             }
             if let Some(done) = staged.done {
                 // Whoever asked may have left.
@@ -362,22 +342,25 @@ impl Log {
         staged
     }
 
-    fn lose(&mut self, rest: impl Iterator<Item = Op>, error: &DiskError) {
+    fn lose<'a>(
+        &mut self,
+        rest: impl Iterator<Item = (u64, &'a Op)>,
+        removals: impl Iterator<Item = Done>,
+        error: &DiskError,
+    ) {
         // Before the index changes: who finds nothing there must know that there may be something on disk.
         self.shared.voids.store(true, Relaxed);
         let mut waiting = Vec::new();
         for staged in self.roll_back() {
             if let Some(ticket) = staged.ticket {
-                self.lose_one(staged.hash, ticket, staged.done, &mut waiting);
+                self.lose_one(staged.hash, ticket, staged.place.is_some());
             }
+            waiting.extend(staged.done);
         }
-        for op in rest {
-            let done = match op.task {
-                Task::Put(_) => None,
-                Task::Remove(done) => Some(done),
-            };
-            self.lose_one(op.hash, op.ticket, done, &mut waiting);
+        for (ticket, op) in rest {
+            self.lose_one(op.hash, ticket, op.item.is_some());
         }
+        waiting.extend(removals);
         self.voids.sort_unstable();
         self.voids.dedup();
         if self.voids.len() > MAX_VOIDS {
@@ -395,13 +378,10 @@ impl Log {
         }
     }
 
-    fn lose_one(&mut self, hash: u64, ticket: u64, done: Option<Done>, waiting: &mut Vec<Done>) {
-        self.shared.index.lose(hash, ticket);
+    fn lose_one(&mut self, hash: u64, ticket: u64, put: bool) {
+        self.shared.index.settle(hash, Spot::Queue(ticket), None);
         self.voids.push(hash);
-        match done {
-            Some(done) => waiting.push(done),
-            None => self.shared.stats.lost.add(1),
-        }
+        self.shared.stats.lost.add(u64::from(put));
     }
 
     /// Removes every segment: that needs no room.
@@ -436,10 +416,10 @@ pub(super) fn read_footer(
 }
 
 fn record_len(op: &Op) -> usize {
-    match &op.task {
-        Task::Put(item) => format::record_len(&item.key, item.value.len()).unwrap_or(usize::MAX / 2),
-        Task::Remove(_) => EMPTY_RECORD,
-    }
+    op.item.as_ref().map_or(EMPTY_RECORD, |item| {
+        // Whoever put it has looked.
+        format::record_len(&item.key, item.value.len()).unwrap_or(usize::MAX / 2)
+    })
 }
 
 pub(super) fn footer_len(lines: usize) -> u64 {
@@ -465,5 +445,5 @@ pub(super) fn clean_len() -> u64 {
 pub(super) const BATCH: usize = 1 << 20;
 /// Beyond that, what cannot be written is forgotten wholesale.
 const MAX_VOIDS: usize = if cfg!(test) { 16 } else { 1 << 16 };
-/// The 16 bits of a place tell so many apart, and the active one.
-const MAX_SEGMENTS: usize = (1 << 16) - 2;
+/// A place tells so many apart, and the active one.
+const MAX_SEGMENTS: usize = SEGMENTS - 2;

@@ -251,7 +251,7 @@ impl Recovered {
         self.parts.drain(..gone);
         if let Some(oldest) = self.parts.first().filter(|_| gone > 0).map(|part| part.head.number) {
             let kept = self.parts.len();
-            self.index.retain(|place| usize::from(place.slot().wrapping_sub(oldest as u16)) < kept);
+            self.index.retain(|place| place.after(oldest) < kept);
         }
     }
 
