@@ -103,6 +103,8 @@ impl Line {
 /// What a record says.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body<'a> {
+    /// What an earlier record said, in the bytes that [`whole_put`] gave.
+    Again(&'a [u8]),
     Clear,
     Put(&'a LayerKey, &'a [u8]),
     Remove,
@@ -118,25 +120,37 @@ pub(super) fn record_len(key: &LayerKey, value: usize) -> Option<usize> {
 /// Appends a record, padded.
 pub(super) fn write_record(out: &mut Vec<u8>, id: u64, sequence: u64, hash: u64, body: Body<'_>) {
     let start = out.len();
-    let (kind, region, key, value): (u8, &str, &[u8], &[u8]) = match body {
-        Body::Clear => (CLEAR, "", &[], &[]),
-        Body::Put(key, value) => (PUT, key.region(), key.bytes(), value),
-        Body::Remove => (REMOVE, "", &[], &[]),
-    };
-    out.extend_from_slice(&[0; 8]);
-    out.extend_from_slice(&sequence.to_le_bytes());
+    match body {
+        Body::Again(record) => out.extend_from_slice(record),
+        Body::Clear => write_new(out, hash, CLEAR, [&[]; 3]),
+        Body::Put(key, value) => write_new(out, hash, PUT, [key.region().as_bytes(), key.bytes(), value]),
+        Body::Remove => write_new(out, hash, REMOVE, [&[]; 3]),
+    }
+    out[start + 8..start + 16].copy_from_slice(&sequence.to_le_bytes());
+    let checksum = xxh3_64_with_seed(&out[start + 8..], id);
+    out[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
+    out.resize(out.len().next_multiple_of(UNIT), 0);
+}
+
+/// All but the checksum and the sequence number.
+fn write_new(out: &mut Vec<u8>, hash: u64, kind: u8, [region, key, value]: [&[u8]; 3]) {
+    out.extend_from_slice(&[0; 16]);
     out.extend_from_slice(&hash.to_le_bytes());
     out.extend_from_slice(&(key.len() as u32).to_le_bytes());
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
     out.extend_from_slice(&(region.len() as u16).to_le_bytes());
     out.extend_from_slice(&[kind, VERSION as u8]);
     out.extend_from_slice(&RECORD);
-    out.extend_from_slice(region.as_bytes());
+    out.extend_from_slice(region);
     out.extend_from_slice(key);
     out.extend_from_slice(value);
-    let checksum = xxh3_64_with_seed(&out[start + 8..], id);
-    out[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
-    out.resize(out.len().next_multiple_of(UNIT), 0);
+}
+
+/// A record without its padding, if it is whole and puts something under the hash.
+pub(super) fn whole_put(record: &[u8], id: u64, hash: u64) -> Option<&[u8]> {
+    let head = Head::read(record)?;
+    let right = head.kind == PUT && head.hash == hash && head.is_whole(record, id);
+    record.get(..head.len()).filter(|_| right)
 }
 
 /// The head of a record, not yet known to be right.

@@ -53,16 +53,22 @@ impl Index {
         lock(&self.shards[shard_of(hash)])
     }
 
-    /// The hash has what is there, or nothing; unless something else has become of it in the meantime.
+    /// The hash is there now, or has nothing; unless something else has become of it in the meantime.
     pub(super) fn settle(&self, hash: u64, from: Spot, to: Option<Place>) {
-        if let Entry::Occupied(mut spot) = self.shard(hash).spots.entry(hash)
-            && spot.get().is(from)
+        if let Entry::Occupied(mut word) = self.shard(hash).spots.entry(hash)
+            && word.get().is(from)
         {
             match to {
-                Some(place) => drop(spot.insert(Word::of(Spot::Disk(place)))),
-                None => drop(spot.remove()),
+                Some(place) => drop(word.insert(word.get().moved(place))),
+                None => drop(word.remove()),
             }
         }
+    }
+
+    /// Whether the hash is still there, and was read since.
+    pub(super) fn is_wanted(&self, hash: u64, place: Place) -> bool {
+        let shard = self.shard(hash);
+        shard.spots.get(&hash).is_some_and(|word| word.is(Spot::Disk(place)) && word.was_read())
     }
 
     /// Forgets what is on disk where `keep` says no.
@@ -89,17 +95,28 @@ impl Shard {
         self.spots.get(&hash).map(|word| word.spot())
     }
 
+    /// As [`get`](Self::get), for somebody who reads it.
+    pub(super) fn read(&mut self, hash: u64) -> Option<Spot> {
+        let word = self.spots.get_mut(&hash)?;
+        // Nothing but a word that is in use already: this costs no memory and no further line of the cache.
+        word.0 |= Word::READ;
+        Some(word.spot())
+    }
+
     /// The operation with this ticket covers what the hash had.
     pub(super) fn cover(&mut self, hash: u64, ticket: u64) {
         self.spots.insert(hash, Word::of(Spot::Queue(ticket)));
     }
 }
 
-/// A [`Spot`] in eight bytes.
+/// A [`Spot`] in eight bytes, and whether it was read since it came there.
 #[derive(Clone, Copy)]
 struct Word(u64);
 
 impl Word {
+    /// The bit that a place leaves free.
+    const READ: u64 = 1 << 63;
+
     fn of(spot: Spot) -> Self {
         match spot {
             Spot::Disk(place) => Self(place.to_bits()),
@@ -109,14 +126,28 @@ impl Word {
     }
 
     fn spot(self) -> Spot {
-        match Place::from_bits(self.0) {
+        let bits = self.0 & !Self::READ;
+        match Place::from_bits(bits) {
             place if place.len() > 0 => Spot::Disk(place),
-            _ => Spot::Queue(self.0 >> OFFSET_AT),
+            _ => Spot::Queue(bits >> OFFSET_AT),
         }
     }
 
     fn is(self, spot: Spot) -> bool {
-        self.0 == Self::of(spot).0
+        self.0 & !Self::READ == Self::of(spot).0
+    }
+
+    /// A read in the queue counts; one that has already earned a second chance does not earn a third.
+    fn moved(self, place: Place) -> Self {
+        let read = match self.spot() {
+            Spot::Disk(_) => 0,
+            Spot::Queue(_) => self.0 & Self::READ,
+        };
+        Self(Self::of(Spot::Disk(place)).0 | read)
+    }
+
+    fn was_read(self) -> bool {
+        self.0 & Self::READ != 0
     }
 }
 

@@ -102,8 +102,8 @@ impl Shared {
     }
 
     pub(super) fn look_up(&self, hash: u64, key: &LayerKey) -> Known {
-        let shard = self.index.shard(hash);
-        let place = match shard.get(hash) {
+        let mut shard = self.index.shard(hash);
+        let place = match shard.read(hash) {
             Some(Spot::Disk(place)) => place,
             Some(Spot::Queue(ticket)) => {
                 let value = lock(&self.queue).value(ticket, key);
