@@ -403,6 +403,31 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_length_is_none() {
+        let line = Line { hash: 1, effect: Effect::Put(Place::new(3, 4096, UNIT)) };
+        let mut bytes = Vec::new();
+        line.write(&mut bytes);
+        assert_eq!(Line::read(&bytes, 3), Some(line));
+        // The index would take it for a ticket.
+        bytes[8..11].fill(0);
+        assert_eq!(Line::read(&bytes, 3), None);
+    }
+
+    #[test]
+    fn a_record_that_is_written_again_is_the_same_but_for_its_number() {
+        let key = LayerKey::new("region", Bytes::from_static(b"key"));
+        let (mut first, mut again, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        write_record(&mut first, 7, 1, 2, Body::Put(&key, b"value"));
+        write_record(&mut expected, 7, 9, 2, Body::Put(&key, b"value"));
+        write_record(&mut again, 7, 9, 2, Body::Again(whole_put(&first, 7, 2).unwrap()));
+        assert_eq!(again, expected);
+        assert_eq!(whole_put(&first, 7, 3), None, "another hash");
+        assert_eq!(whole_put(&first, 8, 2), None, "another directory's");
+        first[50] ^= 1;
+        assert_eq!(whole_put(&first, 7, 2), None, "damaged");
+    }
+
+    #[test]
     fn a_flipped_bit_anywhere_in_a_record_is_found() {
         let key = LayerKey::new("region", Bytes::from_static(b"key"));
         let mut record = Vec::new();

@@ -183,3 +183,27 @@ impl Hasher for AsItIs {
 pub(super) const TICKETS: u64 = (1 << (63 - OFFSET_AT)) - 1;
 /// Enough that callers seldom meet in one; also how finely the memory of the index grows.
 const SHARDS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::format::{MAX_RECORD, MAX_SEGMENT, UNIT},
+        *,
+    };
+
+    #[test]
+    fn a_word_keeps_what_it_is_made_of_at_the_edges() {
+        let place = Place::new(u64::MAX, MAX_SEGMENT - UNIT as u64, MAX_RECORD);
+        for spot in
+            [Spot::Disk(place), Spot::Disk(Place::new(0, 0, UNIT)), Spot::Queue(0), Spot::Queue(TICKETS)]
+        {
+            let mut word = Word::of(spot);
+            for read in [false, true] {
+                assert_eq!((word.spot(), word.was_read()), (spot, read));
+                assert!(word.is(spot));
+                word.0 |= Word::READ;
+            }
+        }
+        assert!(Word::of(Spot::Queue(3)).is(Spot::Queue(3 + TICKETS + 1)), "the low bits are kept");
+    }
+}

@@ -102,3 +102,26 @@ impl Batch {
         self.ops.get((ticket.wrapping_sub(self.first) & TICKETS) as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_are_told_apart_where_their_low_bits_start_again() {
+        let mut queue = Queue { ticket: TICKETS - 1, ..Queue::default() };
+        let key = LayerKey::new("region", Bytes::from_static(b"key"));
+        let put =
+            |value| Op { hash: 1, item: Some(Item { key: key.clone(), value: Bytes::from_static(value) }) };
+        let first = [b"a", b"b", b"c"].map(|value| queue.push(put(value), None, 1));
+        let taken = queue.take().unwrap();
+        let then = [b"d", b"e"].map(|value| queue.push(put(value), None, 1));
+        let values: Vec<_> =
+            first.iter().chain(&then).map(|ticket| queue.value(ticket & TICKETS, &key).unwrap()).collect();
+        assert_eq!(values, ["a", "b", "c", "d", "e"]);
+        drop(taken);
+        queue.written();
+        assert_eq!(queue.value(first[2] & TICKETS, &key), None);
+        assert_eq!(queue.value(then[0] & TICKETS, &key).unwrap(), "d");
+    }
+}
