@@ -30,6 +30,8 @@ use crate::layer::{Layer, LayerKey};
 pub(super) struct Faults {
     /// Bytes that can still be written.
     room: AtomicU64,
+    /// The most that can be written at once.
+    longest: AtomicU64,
     /// Nothing can be shortened or removed.
     stuck: AtomicBool,
     /// The writer's end.
@@ -45,6 +47,7 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             room: AtomicU64::new(u64::MAX),
+            longest: AtomicU64::new(u64::MAX),
             stuck: AtomicBool::new(false),
             panic: AtomicBool::new(false),
             gate: Mutex::new(()),
@@ -71,6 +74,11 @@ impl Faults {
             let (before, after) = (file.metadata()?.len(), at + len);
             let others = lengths(path.parent().unwrap()).iter().sum::<u64>() - before;
             self.most.fetch_max(others + before.max(after), SeqCst);
+        }
+        let longest = self.longest.load(SeqCst);
+        if len > longest {
+            file.write_all_at(&bytes[..longest as usize], at)?;
+            return Err(full());
         }
         let take = |room: u64| if room == u64::MAX { None } else { Some(room.saturating_sub(len)) };
         match self.room.fetch_update(SeqCst, SeqCst, take) {
@@ -182,6 +190,33 @@ fn fail_wherever(keys: u64, capacity: u64) -> u64 {
         run(disk.close()).unwrap();
     }
     rewritten
+}
+
+#[test]
+fn a_second_chance_that_fails_costs_nothing_else() {
+    let test = Test::new();
+    let disk = open_with(&test.path(), test.faults.clone(), TIGHT);
+    (0..100).for_each(|number| test.put(&disk, number, 0));
+    test.written(&disk);
+    read(&disk, 100);
+    // Less than half a segment, and more than anything else.
+    test.faults.longest.store(1500, SeqCst);
+    for round in 0..20 {
+        let new = 1000 + round * 5..1005 + round * 5;
+        // In one batch, so that some are in the buffer when it fails.
+        let gate = lock(&test.faults.gate);
+        new.clone().for_each(|number| test.put(&disk, number, 0));
+        drop(gate);
+        test.written(&disk);
+        new.for_each(|number| assert_eq!(get(&disk, number), Some(value(number, 0))));
+    }
+    assert_eq!(get(&disk, 0), None, "it was evicted though it was read");
+    assert_eq!(disk.shared().stats.lost.read(), 0);
+    test.faults.longest.store(u64::MAX, SeqCst);
+    (0..100).for_each(|number| run(disk.remove(&key(number))).unwrap());
+    let copied = open_with(&test.copy(), Arc::default(), TIGHT);
+    assert!(read(&copied, 100).iter().all(Option::is_none), "what is left of it came back");
+    run(copied.close()).unwrap();
 }
 
 #[test]
