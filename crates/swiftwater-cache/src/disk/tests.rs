@@ -171,6 +171,15 @@ fn fail_wherever(keys: u64, capacity: u64) -> u64 {
             }
         };
         check(&disk, "while it is full");
+        let copied = open_with(&test.copy(), Arc::default(), capacity);
+        for (number, found) in (0..keys).zip(read(&copied, keys)) {
+            let right = found.is_none() || twin.get(number).is_some();
+            assert!(
+                right,
+                "after a kill, room for {room}, stuck: {stuck}: key {number} was removed and has {found:?}"
+            );
+        }
+        run(copied.close()).unwrap();
         test.faults.room.store(u64::MAX, SeqCst);
         test.faults.stuck.store(false, SeqCst);
         // An answered removal: everything before it is on disk.
@@ -527,6 +536,7 @@ impl Test {
     /// What a kill would leave.
     fn copy(&self) -> std::path::PathBuf {
         let to = self.directory.path().join("copy");
+        let _ = fs::remove_dir_all(&to);
         fs::create_dir_all(&to).unwrap();
         for entry in fs::read_dir(self.path()).unwrap() {
             let entry = entry.unwrap();
