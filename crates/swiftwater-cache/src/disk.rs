@@ -1,8 +1,8 @@
 //! A layer in files of a local directory: the public handle. What is behind it, from the bottom up:
 //!
 //! - `format`: bytes, no I/O; `files`: the calls that change something.
-//! - `index`: where the newest record of each key is.
-//! - `log`: the writer's files; `shared`: the queue between callers and the writer; `reader`: reads.
+//! - `index`: where the newest record of each key is; `queue`: what waits for the writer.
+//! - `log`: the writer's files; `shared`: what callers, the writer and readers share; `reader`: reads.
 //! - `recovery`: opening.
 
 #[cfg(not(unix))]
@@ -22,6 +22,7 @@ mod files;
 mod format;
 mod index;
 mod log;
+mod queue;
 mod reader;
 mod recovery;
 mod shared;
@@ -62,7 +63,9 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// # The picture
 ///
 /// A log, cut into segments of one size. What is put or removed is appended to the newest one by a thread of the layer's
-/// own; when the capacity is reached, the oldest segment goes, with what is in it. An index in memory knows where the newest
+/// own; when the capacity is reached, the oldest segment goes, with what is in it. What was read since it was put has a second
+/// chance, as in the [CLOCK family](https://doi.org/10.1145/3593856.3595887): it is written again before that, byte for
+/// byte, up to half of the segment; to have another one it must be read again. An index in memory knows where the newest
 /// record of each key is. A value is served only if its record's checksum, region and key are right.
 ///
 /// # Guarantees
@@ -96,18 +99,20 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// # Costs
 ///
 /// Per entry 20 to 40 bytes of memory, and 24 per record of the newest segment; on disk 56 and its padding besides key,
-/// region and value. One open file per segment.
+/// region and value. One open file per segment. Half a segment is left free for second chances. Where all is read, half of what
+/// is written was written before.
 ///
 /// A `get` of what the system has in memory is one system call on the caller's thread; what it has to fetch, and all where the
 /// file system has no such call (tmpfs), is fetched by one of up to four threads. A `put` takes the locks of one of 64
 /// shards of the index and of the queue. The writer writes what has gathered at once, up to about a MiB, and asks the
-/// device for nothing before the close.
+/// device for nothing before the close. Per value it copies, takes a checksum and changes one entry of the index.
 ///
 /// Opening reads 16 bytes per record, and after a crash one segment.
 ///
 /// # Limits
 ///
-/// - The oldest goes first, used or not: what is worth keeping is put again by the cache above.
+/// - The oldest goes first: one bit says that a value was read, not when or how often. Values that take more than half a
+///   segment have no second chance.
 /// - The hint `ttl` is not used.
 /// - A value takes at most a segment, and 16 MiB.
 /// - What is on the device can be taken back where the system runs on: a disk that is pulled, a snapshot that is restored.

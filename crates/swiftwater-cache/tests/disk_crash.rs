@@ -100,6 +100,8 @@ fn child() {
             put(&disk, key, version);
         }
         writeln!(out, "answered").unwrap();
+        // What is read is written again when it would be evicted.
+        get(&disk, random >> 16 & 31);
         if random.is_multiple_of(97) {
             // Closing and opening are places to be killed in, too.
             close(&disk);

@@ -50,8 +50,9 @@ impl DiskBuilder {
     /// The longest that one file may get, 4 KiB to 4 GiB less 32 bytes. Default: a 64th of the capacity, within 64 KiB
     /// and 256 MiB.
     ///
-    /// What makes room goes by whole segments, and after a crash one segment is read. Smaller is finer and opens sooner;
-    /// each is an open file, and a value must fit into one (and into 16 MiB).
+    /// What makes room goes by whole segments, half of one is left free to write again what was read, and after a crash one
+    /// segment is read. Smaller is finer and opens sooner; each is an open file, and a value must fit into one (and into
+    /// 16 MiB), or into half of one to be written again.
     pub fn segment(mut self, bytes: u64) -> Self {
         self.segment = Some(bytes);
         self

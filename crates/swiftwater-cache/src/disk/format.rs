@@ -15,7 +15,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::layer::LayerKey;
 
-/// Where a record is: 16 bits of its segment's number, 28 of its offset and 20 of its length, both in units of 16 bytes.
+/// Where a record is: 15 bits of its segment's number, 28 of its offset and 20 of its length, both in units of 16 bytes.
+/// The highest bit is left to the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u64);
 
@@ -23,20 +24,39 @@ impl Place {
     pub(super) fn new(number: u64, offset: u64, len: usize) -> Self {
         debug_assert!(offset.is_multiple_of(UNIT as u64) && len.is_multiple_of(UNIT));
         debug_assert!(offset < MAX_SEGMENT && len <= MAX_RECORD);
-        Self(number << 48 | (offset / UNIT as u64) << 20 | (len / UNIT) as u64)
+        Self::of(number, (offset / UNIT as u64) << OFFSET_AT | (len / UNIT) as u64)
     }
 
-    /// The low bits of the segment's number.
-    pub(super) fn slot(self) -> u16 {
-        (self.0 >> 48) as u16
+    /// In the segment with this number; `rest` is what [`within`](Self::within) gave.
+    fn of(number: u64, rest: u64) -> Self {
+        Self::from_bits(number << NUMBER_AT | rest & WITHIN)
+    }
+
+    /// Where it is in its segment.
+    fn within(self) -> u64 {
+        self.0 & WITHIN
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whatever the highest bit is.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits & (u64::MAX >> 1))
+    }
+
+    /// How many segments after the one with this number its own is, if that is one of the next [`SEGMENTS`].
+    pub(super) fn after(self, number: u64) -> usize {
+        (self.0 >> NUMBER_AT).wrapping_sub(number) as usize % SEGMENTS
     }
 
     pub(super) fn offset(self) -> u64 {
-        (self.0 >> 20 & 0x0FFF_FFFF) * UNIT as u64
+        (self.within() >> OFFSET_AT) * UNIT as u64
     }
 
     pub(super) fn len(self) -> usize {
-        (self.0 & 0xF_FFFF) as usize * UNIT
+        (self.0 & ((1 << OFFSET_AT) - 1)) as usize * UNIT
     }
 }
 
@@ -64,7 +84,7 @@ impl Line {
             u64::MAX => Effect::Clear,
             0 => Effect::Remove,
             // The footer leaves the segment's number out.
-            place => Effect::Put(Place(number << 48 | place & (u64::MAX >> 16))),
+            place => Effect::Put(Some(Place::of(number, place)).filter(|place| place.len() > 0)?),
         };
         Some(Self { hash: u64_at(bytes, 0)?, effect })
     }
@@ -73,7 +93,7 @@ impl Line {
         out.extend_from_slice(&self.hash.to_le_bytes());
         let place = match self.effect {
             Effect::Clear => u64::MAX,
-            Effect::Put(place) => place.0 & (u64::MAX >> 16),
+            Effect::Put(place) => place.within(),
             Effect::Remove => 0,
         };
         out.extend_from_slice(&place.to_le_bytes());
@@ -83,6 +103,8 @@ impl Line {
 /// What a record says.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body<'a> {
+    /// What an earlier record said, in the bytes that [`whole_put`] gave.
+    Again(&'a [u8]),
     Clear,
     Put(&'a LayerKey, &'a [u8]),
     Remove,
@@ -98,25 +120,37 @@ pub(super) fn record_len(key: &LayerKey, value: usize) -> Option<usize> {
 /// Appends a record, padded.
 pub(super) fn write_record(out: &mut Vec<u8>, id: u64, sequence: u64, hash: u64, body: Body<'_>) {
     let start = out.len();
-    let (kind, region, key, value): (u8, &str, &[u8], &[u8]) = match body {
-        Body::Clear => (CLEAR, "", &[], &[]),
-        Body::Put(key, value) => (PUT, key.region(), key.bytes(), value),
-        Body::Remove => (REMOVE, "", &[], &[]),
-    };
-    out.extend_from_slice(&[0; 8]);
-    out.extend_from_slice(&sequence.to_le_bytes());
+    match body {
+        Body::Again(record) => out.extend_from_slice(record),
+        Body::Clear => write_new(out, hash, CLEAR, [&[]; 3]),
+        Body::Put(key, value) => write_new(out, hash, PUT, [key.region().as_bytes(), key.bytes(), value]),
+        Body::Remove => write_new(out, hash, REMOVE, [&[]; 3]),
+    }
+    out[start + 8..start + 16].copy_from_slice(&sequence.to_le_bytes());
+    let checksum = xxh3_64_with_seed(&out[start + 8..], id);
+    out[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
+    out.resize(out.len().next_multiple_of(UNIT), 0);
+}
+
+/// All but the checksum and the sequence number.
+fn write_new(out: &mut Vec<u8>, hash: u64, kind: u8, [region, key, value]: [&[u8]; 3]) {
+    out.extend_from_slice(&[0; 16]);
     out.extend_from_slice(&hash.to_le_bytes());
     out.extend_from_slice(&(key.len() as u32).to_le_bytes());
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
     out.extend_from_slice(&(region.len() as u16).to_le_bytes());
     out.extend_from_slice(&[kind, VERSION as u8]);
     out.extend_from_slice(&RECORD);
-    out.extend_from_slice(region.as_bytes());
+    out.extend_from_slice(region);
     out.extend_from_slice(key);
     out.extend_from_slice(value);
-    let checksum = xxh3_64_with_seed(&out[start + 8..], id);
-    out[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
-    out.resize(out.len().next_multiple_of(UNIT), 0);
+}
+
+/// A record without its padding, if it is whole and puts something under the hash.
+pub(super) fn whole_put(record: &[u8], id: u64, hash: u64) -> Option<&[u8]> {
+    let head = Head::read(record)?;
+    let right = head.kind == PUT && head.hash == hash && head.is_whole(record, id);
+    record.get(..head.len()).filter(|_| right)
 }
 
 /// The head of a record, not yet known to be right.
@@ -344,6 +378,13 @@ const HEAD: usize = 40;
 pub(super) const EMPTY_RECORD: usize = HEAD.next_multiple_of(UNIT);
 /// What 20 bits of units can say.
 pub(super) const MAX_RECORD: usize = 0xF_FFFF * UNIT;
+/// Where in a place its offset begins, above the length; and its segment's number.
+pub(super) const OFFSET_AT: u32 = 20;
+const NUMBER_AT: u32 = 48;
+/// Offset and length.
+const WITHIN: u64 = (1 << NUMBER_AT) - 1;
+/// How many segments 15 bits tell apart.
+pub(super) const SEGMENTS: usize = 1 << 15;
 /// What 28 bits of units can say.
 pub(super) const MAX_SEGMENT: u64 = UNIT as u64 * 0x0FFF_FFFF;
 
@@ -354,9 +395,36 @@ mod tests {
     #[test]
     fn a_place_keeps_its_parts_at_the_edges() {
         let place = Place::new(0x1_FFFE, MAX_SEGMENT - UNIT as u64, MAX_RECORD);
-        assert_eq!(place.slot(), 0xFFFE);
+        assert_eq!(place.after(0x1_FFFE), 0);
+        assert_eq!(place.after(0xFFFF), 0x7FFF);
+        assert_eq!(Place::from_bits(place.to_bits() | 1 << 63), place);
         assert_eq!(place.offset(), MAX_SEGMENT - UNIT as u64);
         assert_eq!(place.len(), MAX_RECORD);
+    }
+
+    #[test]
+    fn a_line_without_a_length_is_none() {
+        let line = Line { hash: 1, effect: Effect::Put(Place::new(3, 4096, UNIT)) };
+        let mut bytes = Vec::new();
+        line.write(&mut bytes);
+        assert_eq!(Line::read(&bytes, 3), Some(line));
+        // The index would take it for a ticket.
+        bytes[8..11].fill(0);
+        assert_eq!(Line::read(&bytes, 3), None);
+    }
+
+    #[test]
+    fn a_record_that_is_written_again_is_the_same_but_for_its_number() {
+        let key = LayerKey::new("region", Bytes::from_static(b"key"));
+        let (mut first, mut again, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        write_record(&mut first, 7, 1, 2, Body::Put(&key, b"value"));
+        write_record(&mut expected, 7, 9, 2, Body::Put(&key, b"value"));
+        write_record(&mut again, 7, 9, 2, Body::Again(whole_put(&first, 7, 2).unwrap()));
+        assert_eq!(again, expected);
+        assert_eq!(whole_put(&first, 7, 3), None, "another hash");
+        assert_eq!(whole_put(&first, 8, 2), None, "another directory's");
+        first[50] ^= 1;
+        assert_eq!(whole_put(&first, 7, 2), None, "damaged");
     }
 
     #[test]

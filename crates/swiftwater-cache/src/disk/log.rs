@@ -9,13 +9,12 @@
 
 use std::{collections::VecDeque, fs::File, mem, path::PathBuf, sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use tokio::sync::oneshot;
-
 use super::{
     error::DiskError,
     files::{self, Files, Segment, read_at},
-    format::{self, BLOCK, Body, EMPTY_RECORD, Effect, Line, Place, SegmentHead, Slot, UNIT},
-    index::Item,
+    format::{self, BLOCK, Body, EMPTY_RECORD, Effect, Line, Place, SEGMENTS, SegmentHead, Slot, UNIT},
+    index::Spot,
+    queue::{Done, Op},
     shared::Shared,
 };
 
@@ -103,51 +102,34 @@ impl Control {
     }
 }
 
-/// An operation in the queue.
-pub(super) struct Op {
-    pub(super) hash: u64,
-    pub(super) ticket: u64,
-    pub(super) task: Task,
-    /// What it takes of the queue's bytes.
-    pub(super) weight: u32,
-}
-
-pub(super) enum Task {
-    Put(Arc<Item>),
-    Remove(Done),
-}
-
-/// Who waits for it.
-pub(super) type Done = oneshot::Sender<Result<(), DiskError>>;
-
 /// A record in the buffer.
 pub(super) struct Staged {
     hash: u64,
-    /// Voids have none: nothing in the index waits for them.
-    ticket: Option<u64>,
+    /// What the index has until it is written. Voids have none: nothing there waits for them.
+    from: Option<Spot>,
     place: Option<Place>,
     done: Option<Done>,
 }
 
 impl Log {
-    /// Writes them all, or says of each that it is lost.
-    pub(super) fn write(&mut self, ops: Vec<Op>) {
-        let mut ops = ops.into_iter();
+    /// Writes them all, or says of each that it is lost. With their tickets, and who waits for the removals among them.
+    pub(super) fn write<'a>(&mut self, mut ops: impl Iterator<Item = (u64, &'a Op)>, removals: Vec<Done>) {
+        let mut removals = removals.into_iter();
         let mut outcome = self.stage_voids();
         let mut unstaged = None;
         while outcome.is_ok() {
-            let Some(op) = ops.next() else {
+            let Some((ticket, op)) = ops.next() else {
                 outcome = self.flush();
                 break;
             };
-            outcome = self.make_room(record_len(&op));
+            outcome = self.make_room(record_len(op));
             match outcome {
-                Ok(()) => self.stage(op),
-                Err(_) => unstaged = Some(op),
+                Ok(()) => self.stage(ticket, op, &mut removals),
+                Err(_) => unstaged = Some((ticket, op)),
             }
         }
         if let Err(error) = outcome {
-            self.lose(unstaged.into_iter().chain(ops), &error);
+            self.lose(unstaged.into_iter().chain(ops), removals, &error);
         }
     }
 
@@ -193,14 +175,19 @@ impl Log {
             self.flush()?;
         }
         let added = (record + UNIT) as u64;
+        // First, since what gets a second chance goes to the active segment.
+        self.evict_for(added + empty_len())?;
+        if self.fits(added) { Ok(()) } else { self.next_segment() }
+    }
+
+    fn fits(&self, added: u64) -> bool {
         let fits = |active: &Active| active.sealed_len(self.buffer.len()) + added <= self.segment;
-        if self.active.as_ref().is_some_and(fits) {
-            return self.evict_for(added);
-        }
+        self.active.as_ref().is_some_and(fits)
+    }
+
+    fn next_segment(&mut self) -> Result<(), DiskError> {
         self.flush()?;
         self.seal()?;
-        let empty = BLOCK as u64 + footer_len(0);
-        self.evict_for(empty + added)?;
         let path = files::segment_path(&self.shared.path, self.number);
         let file = self.files.create(&path)?;
         let head = SegmentHead { number: self.number, first: self.next };
@@ -218,29 +205,76 @@ impl Log {
         Ok(())
     }
 
-    /// Evicts the oldest segments until so much more fits.
+    /// Evicts the oldest segments until so much more fits, and what may be written again of the next one.
     fn evict_for(&mut self, added: u64) -> Result<(), DiskError> {
-        while self.used() + added > self.budget || self.sealed.len() >= MAX_SEGMENTS {
+        let needed = added + self.segment / 2 + empty_len();
+        while self.used() + needed > self.budget || self.sealed.len() >= MAX_SEGMENTS {
             let Some(oldest) = self.sealed.front() else { break };
-            // First, so that there never is a file too many; whoever has it open reads on.
-            self.files.remove(&oldest.segment.path)?;
-            let head = SegmentHead { number: oldest.segment.number, first: oldest.first };
-            let lines = read_footer(&oldest.segment.file, oldest.len, self.id(), head);
-            self.sealed_len -= oldest.len;
+            let (segment, len) = (oldest.segment.clone(), oldest.len);
+            let head = SegmentHead { number: segment.number, first: oldest.first };
+            let lines = read_footer(&segment.file, len, self.id(), head).ok().flatten();
+            if let Some(lines) = &lines {
+                self.rewrite(&segment, lines, len / 2)?;
+            }
+            // Before anything else is written, so that there never is a file too many; whoever has it open reads on.
+            self.files.remove(&segment.path)?;
+            self.sealed_len -= len;
             self.sealed.pop_front();
             self.shared.segments().pop_front();
             match lines {
-                Ok(Some(lines)) => {
+                Some(lines) => {
                     for line in lines {
                         if let Effect::Put(place) = line.effect {
-                            self.shared.index.forget(line.hash, place);
+                            self.shared.index.settle(line.hash, Spot::Disk(place), None);
                         }
                     }
                 }
                 // A footer that is damaged: by looking at every entry.
-                _ => self.shared.index.retain(|place| place.slot() != head.number as u16),
+                None => self.shared.index.retain(|place| place.after(head.number) > 0),
             }
             self.shared.stats.segments_evicted.add(1);
+        }
+        Ok(())
+    }
+
+    /// Gives what was read of the oldest segment a second chance: writes it again, up to so many bytes. Less than all of
+    /// the segment, or evicting would gain nothing where everything is read.
+    ///
+    /// Only what the index still has there, so nothing that was superseded, be it by an operation in the queue or in the
+    /// buffer: these cover it. What comes later is written after it.
+    fn rewrite(&mut self, segment: &Segment, lines: &[Line], most: u64) -> Result<(), DiskError> {
+        // What is in the buffer shares neither its failures nor its end.
+        self.flush()?;
+        if self.stage_again(segment, lines, most).and_then(|()| self.flush()).is_err() {
+            // It goes without. But not while parts of it are in the file, where the index would not know of them.
+            self.roll_back();
+            self.trim()?;
+        }
+        Ok(())
+    }
+
+    fn stage_again(&mut self, segment: &Segment, lines: &[Line], mut most: u64) -> Result<(), DiskError> {
+        let mut record = Vec::new();
+        for line in lines {
+            let Effect::Put(place) = line.effect else { continue };
+            let added = (place.len() + UNIT) as u64;
+            if added > most || !self.shared.index.is_wanted(line.hash, place) {
+                continue;
+            }
+            record.resize(place.len(), 0);
+            let read = read_at(&segment.file, &mut record, place.offset()).unwrap_or(0);
+            let Some(body) = format::whole_put(&record[..read], self.id(), line.hash) else { continue };
+            if self.used() + added + empty_len() > self.budget {
+                break;
+            }
+            if self.buffer.len() >= BATCH {
+                self.flush()?;
+            }
+            if !self.fits(added) {
+                self.next_segment()?;
+            }
+            self.stage_record(line.hash, Some(Spot::Disk(place)), Body::Again(body), None);
+            most -= added;
         }
         Ok(())
     }
@@ -260,17 +294,16 @@ impl Log {
         Ok(())
     }
 
-    fn stage(&mut self, op: Op) {
-        match op.task {
-            Task::Put(item) => {
-                self.stage_record(op.hash, Some(op.ticket), Body::Put(&item.key, &item.value), None);
-            }
-            Task::Remove(done) => self.stage_record(op.hash, Some(op.ticket), Body::Remove, Some(done)),
+    fn stage(&mut self, ticket: u64, op: &Op, removals: &mut impl Iterator<Item = Done>) {
+        let from = Some(Spot::Queue(ticket));
+        match &op.item {
+            Some(item) => self.stage_record(op.hash, from, Body::Put(&item.key, &item.value), None),
+            None => self.stage_record(op.hash, from, Body::Remove, removals.next()),
         }
     }
 
     /// Room was made for it.
-    fn stage_record(&mut self, hash: u64, ticket: Option<u64>, body: Body<'_>, done: Option<Done>) {
+    fn stage_record(&mut self, hash: u64, from: Option<Spot>, body: Body<'_>, done: Option<Done>) {
         let id = self.id();
         let Some(active) = &mut self.active else { return };
         let (start, offset) = (self.buffer.len(), active.end + self.buffer.len() as u64);
@@ -278,25 +311,22 @@ impl Log {
         let place = Place::new(active.segment.number, offset, self.buffer.len() - start);
         let effect = match body {
             Body::Clear => Effect::Clear,
-            Body::Put(..) => Effect::Put(place),
+            Body::Again(_) | Body::Put(..) => Effect::Put(place),
             Body::Remove => Effect::Remove,
         };
         active.lines.push(Line { hash, effect });
         self.next += 1;
         let place = matches!(effect, Effect::Put(_)).then_some(place);
-        self.staged.push(Staged { hash, ticket, place, done });
+        self.staged.push(Staged { hash, from, place, done });
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
-        let Some(active) = &mut self.active else { return Ok(()) };
         if self.staged.is_empty() {
             return Ok(());
         }
+        self.trim()?;
+        let Some(active) = &mut self.active else { return Ok(()) };
         let Segment { file, path, .. } = &*active.segment;
-        if active.tail != Tail::Nothing {
-            self.files.cut(file, path, active.end)?;
-            active.tail = Tail::Nothing;
-        }
         if let Err(error) = self.files.write(file, path, &self.buffer, active.end) {
             active.tail = Tail::Garbage;
             return Err(error);
@@ -307,8 +337,9 @@ impl Log {
         // A mark that lags behind only makes less of what is damaged later noticed.
         let _ = self.control.write(&self.files, self.next - 1);
         for staged in self.staged.drain(..) {
-            if let Some(ticket) = staged.ticket {
-                self.shared.index.settle(staged.hash, ticket, staged.place);
+            if let Some(from) = staged.from {
+                self.shared.index.settle(staged.hash, from, staged.place);
+                self.shared.stats.rewritten.add(u64::from(matches!(from, Spot::Disk(_))));
             }
             if let Some(done) = staged.done {
                 // Whoever asked may have left.
@@ -325,14 +356,22 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the active segment.
-    fn seal(&mut self) -> Result<(), DiskError> {
-        let Some(active) = &mut self.active else { return Ok(()) };
-        let Segment { file, path, .. } = &*active.segment;
-        if active.tail == Tail::Garbage {
-            self.files.cut(file, path, active.end)?;
+    /// Cuts off what follows the records.
+    fn trim(&mut self) -> Result<(), DiskError> {
+        if let Some(active) = self.active.as_mut().filter(|active| active.tail != Tail::Nothing) {
+            self.files.cut(&active.segment.file, &active.segment.path, active.end)?;
             active.tail = Tail::Nothing;
         }
+        Ok(())
+    }
+
+    /// Ends the active segment.
+    fn seal(&mut self) -> Result<(), DiskError> {
+        if self.active.as_ref().is_some_and(|active| active.tail == Tail::Garbage) {
+            self.trim()?;
+        }
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let Segment { file, path, .. } = &*active.segment;
         if active.tail == Tail::Nothing {
             active.dirty = true;
             let mut footer = Vec::new();
@@ -362,22 +401,25 @@ impl Log {
         staged
     }
 
-    fn lose(&mut self, rest: impl Iterator<Item = Op>, error: &DiskError) {
+    fn lose<'a>(
+        &mut self,
+        rest: impl Iterator<Item = (u64, &'a Op)>,
+        removals: impl Iterator<Item = Done>,
+        error: &DiskError,
+    ) {
         // Before the index changes: who finds nothing there must know that there may be something on disk.
         self.shared.voids.store(true, Relaxed);
         let mut waiting = Vec::new();
         for staged in self.roll_back() {
-            if let Some(ticket) = staged.ticket {
-                self.lose_one(staged.hash, ticket, staged.done, &mut waiting);
+            if let Some(from) = staged.from {
+                self.lose_one(staged.hash, from, staged.place.is_some());
             }
+            waiting.extend(staged.done);
         }
-        for op in rest {
-            let done = match op.task {
-                Task::Put(_) => None,
-                Task::Remove(done) => Some(done),
-            };
-            self.lose_one(op.hash, op.ticket, done, &mut waiting);
+        for (ticket, op) in rest {
+            self.lose_one(op.hash, Spot::Queue(ticket), op.item.is_some());
         }
+        waiting.extend(removals);
         self.voids.sort_unstable();
         self.voids.dedup();
         if self.voids.len() > MAX_VOIDS {
@@ -395,13 +437,10 @@ impl Log {
         }
     }
 
-    fn lose_one(&mut self, hash: u64, ticket: u64, done: Option<Done>, waiting: &mut Vec<Done>) {
-        self.shared.index.lose(hash, ticket);
+    fn lose_one(&mut self, hash: u64, from: Spot, put: bool) {
+        self.shared.index.settle(hash, from, None);
         self.voids.push(hash);
-        match done {
-            Some(done) => waiting.push(done),
-            None => self.shared.stats.lost.add(1),
-        }
+        self.shared.stats.lost.add(u64::from(put));
     }
 
     /// Removes every segment: that needs no room.
@@ -436,14 +475,19 @@ pub(super) fn read_footer(
 }
 
 fn record_len(op: &Op) -> usize {
-    match &op.task {
-        Task::Put(item) => format::record_len(&item.key, item.value.len()).unwrap_or(usize::MAX / 2),
-        Task::Remove(_) => EMPTY_RECORD,
-    }
+    op.item.as_ref().map_or(EMPTY_RECORD, |item| {
+        // Whoever put it has looked.
+        format::record_len(&item.key, item.value.len()).unwrap_or(usize::MAX / 2)
+    })
 }
 
 pub(super) fn footer_len(lines: usize) -> u64 {
     (lines * UNIT + BLOCK) as u64
+}
+
+/// A segment without records, once it is sealed.
+fn empty_len() -> u64 {
+    BLOCK as u64 + footer_len(0)
 }
 
 /// What a segment has besides the longest record that fits.
@@ -465,5 +509,5 @@ pub(super) fn clean_len() -> u64 {
 pub(super) const BATCH: usize = 1 << 20;
 /// Beyond that, what cannot be written is forgotten wholesale.
 const MAX_VOIDS: usize = if cfg!(test) { 16 } else { 1 << 16 };
-/// The 16 bits of a place tell so many apart, and the active one.
-const MAX_SEGMENTS: usize = (1 << 16) - 2;
+/// So many are told apart, with the active one and two that may be sealed before the next is evicted.
+pub(super) const MAX_SEGMENTS: usize = SEGMENTS - 4;

@@ -20,7 +20,9 @@ use super::{
     files::{self, Files, Segment, read_at, segment_number, segment_path},
     format::{self, BLOCK, Effect, Head, Line, MAX_RECORD, SegmentHead, Slot, UNIT},
     index::Index,
-    log::{Active, Control, Log, Sealed, Tail, clean_len, control_len, footer_len, read_footer},
+    log::{
+        Active, Control, Log, MAX_SEGMENTS, Sealed, Tail, clean_len, control_len, footer_len, read_footer,
+    },
     shared::Shared,
 };
 
@@ -239,7 +241,7 @@ impl Recovered {
     fn shrink_to(&mut self, budget: u64) {
         let mut used: u64 = self.parts.iter().map(Part::sealed_len).sum();
         let mut gone = 0;
-        while used > budget {
+        while used > budget || self.parts.len() - gone > MAX_SEGMENTS {
             let Some(part) = self.parts.get(gone) else { break };
             used -= part.sealed_len();
             gone += 1;
@@ -251,7 +253,7 @@ impl Recovered {
         self.parts.drain(..gone);
         if let Some(oldest) = self.parts.first().filter(|_| gone > 0).map(|part| part.head.number) {
             let kept = self.parts.len();
-            self.index.retain(|place| usize::from(place.slot().wrapping_sub(oldest as u16)) < kept);
+            self.index.retain(|place| place.after(oldest) < kept);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -22,8 +23,9 @@ use super::{
     error::DiskError,
     files::Segment,
     format::{self, EMPTY_RECORD, Place},
-    index::{Index, Item, lock},
-    log::{BATCH, Log, Op, Task},
+    index::{Index, Spot, lock},
+    log::Log,
+    queue::{Batch, Done, Item, Op, Queue},
     reader::Readers,
     stats::Stats,
 };
@@ -52,16 +54,6 @@ pub(super) struct Shared {
     closed: AtomicBool,
     /// How it ended, once it has.
     ended: watch::Sender<Option<Result<(), DiskError>>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    ops: VecDeque<Op>,
-    ticket: u64,
-    /// The writer waits for work.
-    idle: bool,
-    /// Nothing more is taken in.
-    closing: bool,
 }
 
 /// What is known of a key without waiting.
@@ -110,15 +102,18 @@ impl Shared {
     }
 
     pub(super) fn look_up(&self, hash: u64, key: &LayerKey) -> Known {
-        let shard = self.index.shard(hash);
-        if let Some(pending) = shard.pending(hash) {
-            let item = pending.item.as_ref().filter(|item| item.key == *key);
-            return item.map_or(Known::Nothing, |item| Known::Value(item.value.clone()));
-        }
-        let Some(place) = shard.place(hash) else { return Known::Nothing };
+        let mut shard = self.index.shard(hash);
+        let place = match shard.read(hash) {
+            Some(Spot::Disk(place)) => place,
+            Some(Spot::Queue(ticket)) => {
+                let value = lock(&self.queue).value(ticket, key);
+                return value.map_or(Known::Nothing, Known::Value);
+            }
+            None => return Known::Nothing,
+        };
         let segments = self.read_segments();
-        let oldest = segments.front().map_or(0, |segment| segment.number as u16);
-        match segments.get(usize::from(place.slot().wrapping_sub(oldest))) {
+        let oldest = segments.front().map_or(0, |segment| segment.number);
+        match segments.get(place.after(oldest)) {
             Some(segment) => Known::Place(segment.clone(), place),
             // It is being evicted.
             None => Known::Nothing,
@@ -134,8 +129,8 @@ impl Shared {
             return Err(DiskError::TooLarge { len, limit: self.limit });
         };
         let weight = self.make_way(record).await?;
-        let item = Arc::new(Item { key: key.clone(), value });
-        self.enqueue(format::hash(self.id, key), weight, Task::Put(item))?;
+        let op = Op { hash: format::hash(self.id, key), item: Some(Item { key: key.clone(), value }) };
+        self.enqueue(weight, op, None)?;
         self.stats.puts.add(1);
         Ok(())
     }
@@ -149,7 +144,7 @@ impl Shared {
         }
         let weight = self.make_way(EMPTY_RECORD).await?;
         let (done, written) = oneshot::channel();
-        self.enqueue(hash, weight, Task::Remove(done))?;
+        self.enqueue(weight, Op { hash, item: None }, Some(done))?;
         self.stats.removes.add(1);
         written.await.unwrap_or(Err(DiskError::Closed))
     }
@@ -178,10 +173,13 @@ impl Shared {
         let mut end = End { shared: &shared, outcome: Some(Err(DiskError::Closed)) };
         // Declared after `end`: whatever happens, the directory is free before anybody hears of it.
         let mut log = log;
-        while let Some((ops, weight)) = shared.take_work() {
+        while let Some((batch, removals)) = shared.take_work() {
             #[cfg(test)]
             log.files.faults.pass_gate();
-            log.write(ops);
+            log.write(batch.ops(), removals);
+            lock(&shared.queue).written();
+            let weight = batch.weight;
+            drop(batch);
             shared.room.add_permits(weight);
         }
         let outcome = log.close();
@@ -201,7 +199,7 @@ impl Shared {
     fn has_nothing(&self, hash: u64) -> bool {
         let shard = self.index.shard(hash);
         // Relaxed: whoever lost it has set this before it took the same lock.
-        shard.pending(hash).is_none() && shard.place(hash).is_none() && !self.voids.load(Relaxed)
+        shard.get(hash).is_none() && !self.voids.load(Relaxed)
     }
 
     /// Waits until the queue takes a record of this length; what it takes there.
@@ -215,23 +213,18 @@ impl Shared {
         Ok(weight)
     }
 
-    fn enqueue(&self, hash: u64, weight: u32, task: Task) -> Result<(), DiskError> {
+    fn enqueue(&self, weight: u32, op: Op, done: Option<Done>) -> Result<(), DiskError> {
+        let hash = op.hash;
         // The queue's order and the index's must be the same.
         let mut shard = self.index.shard(hash);
         let mut queue = lock(&self.queue);
         if queue.closing {
             return Err(DiskError::Closed);
         }
-        queue.ticket += 1;
-        let ticket = queue.ticket;
-        let item = match &task {
-            Task::Put(item) => Some(item.clone()),
-            Task::Remove(_) => None,
-        };
-        queue.ops.push_back(Op { hash, ticket, task, weight });
-        let idle = std::mem::take(&mut queue.idle);
+        let ticket = queue.push(op, done, weight);
+        let idle = mem::take(&mut queue.idle);
         drop(queue);
-        self.index.cover(&mut shard, hash, ticket, item);
+        shard.cover(hash, ticket);
         drop(shard);
         if idle {
             self.work.notify_one();
@@ -239,24 +232,20 @@ impl Shared {
         Ok(())
     }
 
-    /// What there is to do, up to about a batch, and its weight. `None` once there will be nothing more.
-    fn take_work(&self) -> Option<(Vec<Op>, usize)> {
+    /// What there is to do, and who waits for it. `None` once there will be nothing more.
+    fn take_work(&self) -> Option<(Arc<Batch>, Vec<Done>)> {
         let mut queue = lock(&self.queue);
-        while queue.ops.is_empty() {
+        loop {
+            if let Some(work) = queue.take() {
+                queue.idle = false;
+                return Some(work);
+            }
             if queue.closing {
                 return None;
             }
             queue.idle = true;
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        queue.idle = false;
-        let (mut count, mut weight) = (0, 0);
-        while let Some(op) = queue.ops.get(count).filter(|_| weight < BATCH) {
-            weight += op.weight as usize;
-            count += 1;
-        }
-        let ops = queue.ops.drain(..count).collect();
-        Some((ops, weight))
     }
 }
 
@@ -270,7 +259,8 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         self.shared.begin_close();
         // Whoever waits for one of them learns by that.
-        lock(&self.shared.queue).ops = VecDeque::new();
+        let rest = lock(&self.shared.queue).give_up();
+        drop(rest);
         self.shared.readers.end();
         self.shared.segments().clear();
         self.shared.index.clear();

@@ -26,6 +26,7 @@ counters! {
     puts PUTS "values taken in";
     removes REMOVES "keys removed";
     lost LOST "values that were taken in and could not be written";
+    rewritten REWRITTEN "values that were written again, since they had been read, when their segment had to make room";
     segments_evicted SEGMENTS_EVICTED "segments that had to make room";
 }
 

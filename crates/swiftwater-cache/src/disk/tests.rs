@@ -30,6 +30,8 @@ use crate::layer::{Layer, LayerKey};
 pub(super) struct Faults {
     /// Bytes that can still be written.
     room: AtomicU64,
+    /// The most that can be written at once.
+    longest: AtomicU64,
     /// Nothing can be shortened or removed.
     stuck: AtomicBool,
     /// The writer's end.
@@ -45,6 +47,7 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             room: AtomicU64::new(u64::MAX),
+            longest: AtomicU64::new(u64::MAX),
             stuck: AtomicBool::new(false),
             panic: AtomicBool::new(false),
             gate: Mutex::new(()),
@@ -71,6 +74,11 @@ impl Faults {
             let (before, after) = (file.metadata()?.len(), at + len);
             let others = lengths(path.parent().unwrap()).iter().sum::<u64>() - before;
             self.most.fetch_max(others + before.max(after), SeqCst);
+        }
+        let longest = self.longest.load(SeqCst);
+        if len > longest {
+            file.write_all_at(&bytes[..longest as usize], at)?;
+            return Err(full());
         }
         let take = |room: u64| if room == u64::MAX { None } else { Some(room.saturating_sub(len)) };
         match self.room.fetch_update(SeqCst, SeqCst, take) {
@@ -124,18 +132,32 @@ fn a_full_device_loses_what_is_new_and_shows_nothing_old() {
     }
 }
 
-/// The device is full after every number of bytes, with and without a system that lets us clean up.
 #[test]
 fn whatever_fails_wherever_shows_nothing_old() {
+    let rewritten = fail_wherever(60, CAPACITY);
+    assert_eq!(rewritten, 0, "there is room for all");
+}
+
+#[test]
+fn whatever_fails_where_segments_are_evicted_shows_nothing_old() {
+    let rewritten = fail_wherever(150, TIGHT);
+    assert!(rewritten > 200, "only {rewritten} had a second chance");
+}
+
+/// The device is full after every number of bytes, with and without a system that lets us clean up. How many values had a
+/// second chance.
+fn fail_wherever(keys: u64, capacity: u64) -> u64 {
+    let mut rewritten = 0;
     for (room, stuck) in (0..3000).step_by(41).flat_map(|room| [(room, false), (room, true)]) {
         let test = Test::new();
-        let disk = test.open();
-        (0..60).for_each(|number| test.put(&disk, number, 0));
+        let disk = open_with(&test.path(), test.faults.clone(), capacity);
+        (0..keys).for_each(|number| test.put(&disk, number, 0));
         test.written(&disk);
+        read(&disk, keys);
         let mut twin = Twin::default();
         test.faults.room.store(room, SeqCst);
         test.faults.stuck.store(stuck, SeqCst);
-        for number in 0..60 {
+        for number in 0..keys {
             test.put(&disk, number, 1);
             twin.put(number, 1);
             if number % 4 == 0 && run(disk.remove(&key(number))).is_ok() {
@@ -143,30 +165,67 @@ fn whatever_fails_wherever_shows_nothing_old() {
             }
         }
         let check = |disk: &Disk, what: &str| {
-            for number in 0..60 {
-                let found = get(disk, number);
+            for (number, found) in (0..keys).zip(read(disk, keys)) {
                 let right = found.is_none() || found == twin.get(number);
                 assert!(right, "{what}, room for {room}, stuck: {stuck}: key {number} has {found:?}");
             }
         };
         check(&disk, "while it is full");
+        let copied = open_with(&test.copy(), Arc::default(), capacity);
+        for (number, found) in (0..keys).zip(read(&copied, keys)) {
+            let right = found.is_none() || twin.get(number).is_some();
+            assert!(
+                right,
+                "after a kill, room for {room}, stuck: {stuck}: key {number} was removed and has {found:?}"
+            );
+        }
+        run(copied.close()).unwrap();
         test.faults.room.store(u64::MAX, SeqCst);
         test.faults.stuck.store(false, SeqCst);
         // An answered removal: everything before it is on disk.
         test.written(&disk);
         check(&disk, "when there is room");
-        let copied = open(&test.copy(), Arc::default());
+        let copied = open_with(&test.copy(), Arc::default(), capacity);
         check(&copied, "after a kill");
         run(copied.close()).unwrap();
         run(disk.close()).unwrap();
         let sum: u64 = test.files_on_disk().iter().sum();
         assert_eq!(sum, disk.shared().used.load(Relaxed) + 64, "nothing is left of what was cut short");
-        let disk = test.open();
+        rewritten += disk.shared().stats.rewritten.read();
+        let disk = open_with(&test.path(), test.faults.clone(), capacity);
         check(&disk, "after a close");
         test.put(&disk, 1, 2);
         assert_eq!(get(&disk, 1), Some(value(1, 2)));
         run(disk.close()).unwrap();
     }
+    rewritten
+}
+
+#[test]
+fn a_second_chance_that_fails_costs_nothing_else() {
+    let test = Test::new();
+    let disk = open_with(&test.path(), test.faults.clone(), TIGHT);
+    (0..100).for_each(|number| test.put(&disk, number, 0));
+    test.written(&disk);
+    read(&disk, 100);
+    // Less than half a segment, and more than anything else.
+    test.faults.longest.store(1500, SeqCst);
+    for round in 0..20 {
+        let new = 1000 + round * 5..1005 + round * 5;
+        // In one batch, so that some are in the buffer when it fails.
+        let gate = lock(&test.faults.gate);
+        new.clone().for_each(|number| test.put(&disk, number, 0));
+        drop(gate);
+        test.written(&disk);
+        new.for_each(|number| assert_eq!(get(&disk, number), Some(value(number, 0))));
+    }
+    assert_eq!(get(&disk, 0), None, "it was evicted though it was read");
+    assert_eq!(disk.shared().stats.lost.read(), 0);
+    test.faults.longest.store(u64::MAX, SeqCst);
+    (0..100).for_each(|number| run(disk.remove(&key(number))).unwrap());
+    let copied = open_with(&test.copy(), Arc::default(), TIGHT);
+    assert!(read(&copied, 100).iter().all(Option::is_none), "what is left of it came back");
+    run(copied.close()).unwrap();
 }
 
 #[test]
@@ -244,12 +303,17 @@ fn no_write_exceeds_the_capacity() {
             if number % 10 < 7 {
                 test.written(&disk);
             }
+            if round > 0 {
+                read(&disk, number);
+            }
         }
         run(disk.close()).unwrap();
+        let most = test.faults.most.load(SeqCst);
+        assert!(most <= capacity, "{most} bytes");
+        // Room is left for second chances, and used if there are some.
+        let tried = if round > 0 { capacity - 512 } else { capacity - 4096 / 2 - 512 };
+        assert!(most > tried, "only {most} bytes in round {round}, so nothing was tried");
     }
-    let most = test.faults.most.load(SeqCst);
-    assert!(most <= capacity, "{most} bytes");
-    assert!(most > capacity - 256, "only {most} bytes, so nothing was tried");
 }
 
 #[test]
@@ -272,6 +336,48 @@ fn what_cannot_be_removed_keeps_the_capacity() {
         let found = get(&disk, number);
         assert!(found.is_none() || found == Some(value(number, 2)));
     }
+}
+
+/// All in one batch, so that the writer knows of nothing but the queue when it evicts.
+#[test]
+fn what_changes_while_its_segment_is_evicted_does_not_come_back() {
+    let test = Test::new();
+    let disk = open_with(&test.path(), test.faults.clone(), TIGHT);
+    (0..60).for_each(|number| test.put(&disk, number, 0));
+    test.written(&disk);
+    read(&disk, 60);
+    let gate = lock(&test.faults.gate);
+    // The writer takes the first one, and waits with it.
+    test.put(&disk, 1000, 0);
+    let mut cx = Context::from_waker(Waker::noop());
+    let removed: Vec<_> = (0..60).filter(|number| number % 3 == 0).map(key).collect();
+    let mut removals: Vec<_> = removed.iter().map(|key| Box::pin(disk.remove(key))).collect();
+    for removal in &mut removals {
+        assert!(removal.as_mut().poll(&mut cx).is_pending());
+    }
+    (0..60).filter(|number| number % 3 == 1).for_each(|number| test.put(&disk, number, 1));
+    // Evicts all that there was.
+    (2000..2120).for_each(|number| test.put(&disk, number, 0));
+    drop(gate);
+    removals.into_iter().for_each(|removal| run(removal).unwrap());
+    test.written(&disk);
+    let kept = |disk: &Disk| {
+        for (number, found) in (0..60).zip(read(disk, 60)) {
+            match number % 3 {
+                0 => assert_eq!(found, None, "key {number} was removed"),
+                1 => {
+                    assert!(found.is_none() || found == Some(value(number, 1)), "key {number} has {found:?}")
+                }
+                _ => assert_eq!(found, Some(value(number, 0)), "key {number}"),
+            }
+        }
+    };
+    kept(&disk);
+    let copied = open_with(&test.copy(), Arc::default(), TIGHT);
+    kept(&copied);
+    run(copied.close()).unwrap();
+    run(disk.close()).unwrap();
+    kept(&open_with(&test.path(), Arc::default(), TIGHT));
 }
 
 #[test]
@@ -430,6 +536,7 @@ impl Test {
     /// What a kill would leave.
     fn copy(&self) -> std::path::PathBuf {
         let to = self.directory.path().join("copy");
+        let _ = fs::remove_dir_all(&to);
         fs::create_dir_all(&to).unwrap();
         for entry in fs::read_dir(self.path()).unwrap() {
             let entry = entry.unwrap();
@@ -470,7 +577,11 @@ fn lengths(path: &Path) -> Vec<u64> {
 }
 
 fn open(path: &Path, faults: Arc<Faults>) -> Opened {
-    let builder = Disk::builder(path).segment(4 << 10).capacity(CAPACITY);
+    open_with(path, faults, CAPACITY)
+}
+
+fn open_with(path: &Path, faults: Arc<Faults>, capacity: u64) -> Opened {
+    let builder = Disk::builder(path).segment(4 << 10).capacity(capacity);
     Opened(builder.build_on(Files { faults }).unwrap())
 }
 
@@ -504,10 +615,17 @@ fn get(disk: &Disk, number: u64) -> Option<Bytes> {
     run(disk.get(&key(number))).unwrap()
 }
 
+/// What the first so many keys have.
+fn read(disk: &Disk, keys: u64) -> Vec<Option<Bytes>> {
+    run(disk.get_many(&(0..keys).map(key).collect::<Vec<_>>())).unwrap()
+}
+
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 const CAPACITY: u64 = 80 << 10;
+/// Five segments.
+const TIGHT: u64 = 20 << 10;
 /// All keys of this region have one hash.
 pub(super) const COLLIDING: &str = "colliding";
