@@ -20,30 +20,29 @@ use crate::cache::{
 /// Beyond key and value, of a full cache; and what one more dependency of every entry costs.
 pub fn overhead() -> Case {
     /// Many more inserts than there is room for, so that what is counted is a cache in the middle of its life.
-    fn measure<S: Store<u64>>(insert: impl Fn(&S, u64)) -> f64 {
+    fn measure<S: Store<u64>>(effort: Effort, insert: impl Fn(&S, u64)) -> f64 {
+        let churn = ENTRIES as u64 * if effort.quick { 3 } else { 10 };
         let (store, heap) = heap::of(|| {
             let store = S::build(ENTRIES);
-            (0..CHURN).for_each(|n| insert(&store, n));
+            (0..churn).for_each(|n| insert(&store, n));
             store.settle();
             store
         });
-        let held = (0..CHURN).filter(|n| store.read(n, |found| *found == *n) == Some(true)).count();
+        let held = (0..churn).filter(|n| store.read(n, |found| *found == *n) == Some(true)).count();
         assert!(held > ENTRIES / 2, "holds {held} of {ENTRIES}");
         heap.bytes as f64 / held as f64 - 16.0
     }
     fn add<S: Store<u64>>() -> impl FnMut(Effort) -> [f64; 2] {
-        |_| [measure::<S>(|store, n| store.insert(n, n)), NOTHING]
+        |effort| [measure::<S>(effort, |store, n| store.insert(n, n)), NOTHING]
     }
-
-    const CHURN: u64 = 10 * ENTRIES as u64;
 
     let mut case = Case::new([
         Figure::lower("memory", "bytes per entry beyond key and value"),
         Figure::lower("memory_per_edge", "bytes per further dependency of an entry"),
     ]);
-    case.ours(|_| {
+    case.ours(|effort| {
         let with = |edges: u64| {
-            measure::<Ours<u64>>(move |ours, n| {
+            measure::<Ours<u64>>(effort, move |ours, n| {
                 ours.region.insert_with(n, n, |entry| {
                     (0..edges).for_each(|edge| entry.depends_on(dep!("edge", edge, n % 1000)));
                 });
@@ -103,9 +102,10 @@ pub fn grown() -> Case {
         invalidate(0);
         let names = names(effort);
         let ((), heap) = heap::of(|| (1..=names).for_each(invalidate));
-        assert_eq!(heap.bytes, 0, "bytes have come");
+        // Threads from before may end meanwhile, and the clock's may begin.
+        assert!(heap.bytes.abs() < 4096, "{} bytes have come", heap.bytes);
         assert!(region.get(&1).is_none_or(|hit| *hit == 1));
-        [0.0]
+        [heap.bytes.max(0) as f64 / names as f64]
     });
     // What one writes by hand: it cannot know which names are still needed.
     case.rival("HashMap of a generation per name", |effort| {
