@@ -374,6 +374,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     {
         let mut swept = Swept::default();
         let pause = Duration::from_secs(1) * BATCH as u32 / per_second;
+        // That there are none is only told by a panic, which is caught and yet reported: once is enough.
+        let mut has_timers = true;
         for (key, entry) in self.store.iter() {
             swept.visited += 1;
             let now = self.clock.now();
@@ -383,9 +385,12 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 swept.freed += u64::from(self.store.remove_exactly(&key, &entry).is_some());
             }
             if swept.visited.is_multiple_of(BATCH) {
-                match sleep(pause) {
+                match has_timers.then(|| sleep(pause)).flatten() {
                     Some(pause) => pause.await,
-                    None => tokio::task::yield_now().await,
+                    None => {
+                        has_timers = false;
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }

@@ -2,10 +2,18 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
 use common::{Gates, manual, readings, region, settle, spawn};
-use swiftwater_cache::{Cause, Dep, LoadCx, Region, Verdict, dep};
+use swiftwater_cache::{Cache, Cause, Dep, LoadCx, Region, Verdict, dep};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -110,4 +118,27 @@ async fn a_sweep_lets_go_of_what_cannot_be_served_and_of_nothing_else() {
     assert_eq!(cache.sweep(u32::MAX).await.freed, 750);
     assert_eq!(readings(&labels)["entries"], 1000.0);
     assert_eq!(cache.sweep(0).await.freed, 0);
+}
+
+#[test]
+fn a_sweep_without_timers_tries_them_once() {
+    let cache = Cache::builder().build().unwrap();
+    let prices = region::<u32>(&cache, "prices");
+    (0..1000).for_each(|key| prices.insert(key, 1));
+    cache.invalidate(prices.whole());
+    // Other tests of this file may panic meanwhile, each on its thread.
+    let (here, panics) = (thread::current().id(), Arc::new(AtomicU32::new(0)));
+    let (others, counted) = (panic::take_hook(), panics.clone());
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().id() == here {
+            counted.fetch_add(1, SeqCst);
+        } else {
+            others(info);
+        }
+    }));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let swept = runtime.block_on(cache.sweep(1));
+    drop(panic::take_hook());
+    assert_eq!((swept.visited, swept.freed), (1000, 1000));
+    assert!(panics.load(SeqCst) <= 1, "{panics:?} panics are reported");
 }

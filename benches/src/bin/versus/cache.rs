@@ -4,10 +4,14 @@
 //! a lifetime; all hash with foldhash. stretto is left out: it sheds inserts by design and holds far more than its
 //! capacity, so nothing about its answers can be asserted.
 
+mod disk;
 mod invalidate;
 mod load;
+mod memory;
+mod race;
 mod ratio;
 mod stores;
+mod sweep;
 
 use std::{
     sync::{
@@ -18,7 +22,7 @@ use std::{
 };
 
 use swiftwater_benches::{
-    heap, pin,
+    pin,
     versus::{Case, Effort, Figure, Planned, time_per_op},
 };
 use swiftwater_cache::dep;
@@ -42,10 +46,14 @@ pub fn cases(arguments: &Arguments) -> Result<Vec<Planned>, String> {
         Planned::new("load_hit", load::hit),
         Planned::new("load_miss", load::miss),
         Planned::new("stampede", load::stampede),
+        Planned::new("stampede_under_invalidation", race::stampede),
         Planned::new("invalidate_100k", invalidate::invalidate_100k),
+        Planned::new("sweep", sweep::sweep),
         Planned::new("evict_insert", evict_insert),
-        Planned::new("memory", memory),
+        Planned::new("memory", memory::overhead),
+        Planned::new("memory_grown", memory::grown),
     ];
+    cases.extend(disk::cases(arguments.effort));
     if let Some(folder) = &arguments.traces {
         cases.extend(ratio::cases(folder, arguments.effort)?);
     }
@@ -260,67 +268,6 @@ fn evict_insert() -> Case {
     case.rival("scc HashCache", add::<SccCache<u64>>());
     case.floor("quick_cache of Arc<Entry>", add::<QuickEntry<u64>>());
     case
-}
-
-/// Beyond key and value, of a full cache; and what one more dependency of every entry costs.
-fn memory() -> Case {
-    /// Twice as many inserts as there is room for, so that what is counted is a full cache.
-    fn overhead<S: Store<u64>>(insert: impl Fn(&S, u64)) -> f64 {
-        let (store, heap) = heap::of(|| {
-            let store = S::build(ENTRIES);
-            (0..2 * ENTRIES as u64).for_each(|n| insert(&store, n));
-            store.settle();
-            store
-        });
-        let held =
-            (0..2 * ENTRIES as u64).filter(|n| store.read(n, |found| *found == *n) == Some(true)).count();
-        assert!(held > ENTRIES / 2, "holds {held} of {ENTRIES}");
-        heap.bytes as f64 / held as f64 - 16.0
-    }
-    fn add<S: Store<u64>>() -> impl FnMut(Effort) -> [f64; 2] {
-        |_| [overhead::<S>(|store, n| store.insert(n, n)), swiftwater_benches::versus::NOTHING]
-    }
-
-    let mut case = Case::new([
-        Figure::lower("memory", "bytes per entry beyond key and value"),
-        Figure::lower("memory_per_edge", "bytes per further dependency of an entry"),
-    ]);
-    case.ours(|_| {
-        let with = |edges: u64| {
-            overhead::<Ours<u64>>(move |ours, n| {
-                ours.region.insert_with(n, n, |entry| {
-                    (0..edges).for_each(|edge| entry.depends_on(dep!("edge", edge, n % 1000)));
-                });
-            })
-        };
-        let two = with(2);
-        [two, (with(10) - two) / 8.0]
-    });
-    case.rival("moka::sync with a TTL", add::<MokaTtl<u64>>());
-    case.rival("moka::sync", add::<Moka<u64>>());
-    case.rival("mini-moka", add::<MiniMoka<u64>>());
-    case.rival("quick_cache", add::<QuickBare<u64>>());
-    case.rival("foyer-memory S3-FIFO", add::<Foyer<u64>>());
-    case.rival("scc HashCache", add::<SccCache<u64>>());
-    // What an exact index from tags to keys takes: one more dependency is one more entry there.
-    case.rival("HashMap<u64, HashSet<u64>>", |_| index_edge(|n| n));
-    case.rival("HashMap<u64, HashSet<String>>", |_| index_edge(|n| format!("{n:033}")));
-    case.floor("quick_cache of Arc<Entry>", add::<QuickEntry<u64>>());
-    case
-}
-
-fn index_edge<K: std::hash::Hash + Eq>(key: impl Fn(u64) -> K) -> [f64; 2] {
-    use std::collections::{HashMap, HashSet};
-
-    let (index, heap) = heap::of(|| {
-        let mut index: HashMap<u64, HashSet<K, Hasher>, Hasher> = HashMap::default();
-        (0..ENTRIES as u64).for_each(|n| {
-            index.entry(n % 10).or_default().insert(key(n));
-        });
-        index
-    });
-    assert_eq!(index.values().map(HashSet::len).sum::<usize>(), ENTRIES);
-    [swiftwater_benches::versus::NOTHING, heap.bytes as f64 / ENTRIES as f64]
 }
 
 type Hasher = foldhash::fast::RandomState;

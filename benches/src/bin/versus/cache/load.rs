@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -133,7 +133,7 @@ pub fn stampede() -> Case {
     case
 }
 
-trait Loads: Send + Sync + 'static {
+pub trait Loads: Send + Sync + 'static {
     fn build(capacity: usize) -> Self;
     /// The value of `key`, which is the key; a load adds one to `loads`.
     fn load(&self, key: u64, loads: &'static AtomicU64, waits: bool) -> impl Future<Output = u64> + Send;
@@ -163,7 +163,7 @@ impl Loads for Ours<u64> {
     }
 }
 
-struct Quick(QuickCache<u64, u64, UnitWeighter, Hasher>);
+pub struct Quick(pub QuickCache<u64, u64, UnitWeighter, Hasher>);
 
 impl Loads for Quick {
     fn build(capacity: usize) -> Self {
@@ -176,7 +176,7 @@ impl Loads for Quick {
     }
 }
 
-struct MokaFuture(moka::future::Cache<u64, u64, Hasher>);
+pub struct MokaFuture(pub moka::future::Cache<u64, u64, Hasher>);
 
 impl Loads for MokaFuture {
     fn build(capacity: usize) -> Self {
@@ -201,12 +201,19 @@ impl Loads for Foyer<u64> {
 }
 
 /// What one writes by hand: no bound, no policy.
-struct Hand {
+pub struct Hand {
     shards: Vec<Mutex<Shard>>,
     hasher: Hasher,
 }
 
 type Shard = HashMap<u64, Arc<OnceCell<u64>>, Hasher>;
+
+impl Hand {
+    pub fn shard(&self, key: u64) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[self.hasher.hash_one(key) as usize % self.shards.len()];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Loads for Hand {
     fn build(_: usize) -> Self {
@@ -214,10 +221,7 @@ impl Loads for Hand {
     }
 
     async fn load(&self, key: u64, loads: &'static AtomicU64, waits: bool) -> u64 {
-        let cell = {
-            let shard = &self.shards[self.hasher.hash_one(key) as usize % self.shards.len()];
-            shard.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
-        };
+        let cell = self.shard(key).entry(key).or_default().clone();
         *cell.get_or_init(|| source(key, loads, waits)).await
     }
 }

@@ -256,7 +256,7 @@ impl<K: Key> Store<K> for SccCache<K> {
     }
 }
 
-pub struct Dash<K: Key>(dashmap::DashMap<K, K::Value, Hasher>);
+pub struct Dash<K: Key>(pub dashmap::DashMap<K, K::Value, Hasher>);
 
 impl<K: Key> Store<K> for Dash<K> {
     fn build(_: usize) -> Self {
