@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp};
+use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp, sync::OnceLock};
 
 /// What a load ends with.
 pub(crate) type Landed<V, E> = Result<Held<V>, LoadError<E>>;

@@ -1,8 +1,10 @@
 //! How many loads of a region may run at a time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// What becomes of a load while as many as [`max_loads`](crate::RegionBuilder::max_loads) allows are running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -129,6 +129,8 @@ mod life;
 mod links;
 mod load;
 mod many;
+#[cfg(all(test, swiftwater_shuttle))]
+mod models;
 #[cfg(feature = "layers")]
 mod persist;
 mod policy;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use swiftwater_core::Tick;
-use tokio::{runtime::Handle, time::Sleep};
+use tokio::time::Sleep;
 
 use crate::{
     below::{Found, Moment},
@@ -23,6 +23,7 @@ use crate::{
     lane::{Excess, Place},
     scope::{LoadCx, Loading, NEVER, Readers, Scope},
     stamps::Stamp,
+    sync::Handle,
 };
 
 impl<K, V, E> Engine<K, V, E>
@@ -299,7 +300,10 @@ where
         if start == Start::Here || Handle::try_current().is_err() {
             // A waker that does nothing is enough: the task polls again as soon as it runs.
             match Pin::new(&mut loading).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(loaded) => return self.land_since(loaded, since),
+                Poll::Ready(loaded) => {
+                    drop(place);
+                    return self.land_since(loaded, since);
+                }
                 Poll::Pending => {}
             }
         }
@@ -312,8 +316,8 @@ where
                 None => loading.await,
                 Some(limit) => within(limit, loading).await,
             };
+            drop(place); // first: who is told that the load has ended, and asks for the next, finds room
             self.land_since(loaded, since);
-            drop(place);
         };
         drop(runtime.spawn(task));
     }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use swiftwater_core::Tick;
-use tokio::runtime::Handle;
 
 use crate::{
     below::Below,
@@ -22,6 +21,7 @@ use crate::{
     lane::Place,
     load::{Got, Landing, wait, within},
     scope::{Loading, Readers, Scope},
+    sync::Handle,
 };
 
 /// What a loader of many keys is handed: the keys, a [`Scope`] for each, and one for all of them, to which it

@@ -15,6 +15,8 @@ use std::{
 use smallvec::{SmallVec, smallvec};
 use swiftwater_core::Tick;
 
+#[cfg(all(test, swiftwater_shuttle))]
+use crate::sync::{LocalCell as _, thread_local};
 use crate::{
     dep::{Dep, Edge, MAX_EDGES},
     error::LoadError,
