@@ -85,7 +85,10 @@ async fn a_load_from_before_the_invalidation_of_its_key_is_not_stored() {
     let first = ask(&rows, &gates);
     settle().await;
     rows.invalidate(&1);
-    assert_eq!(ready(&rows, 2).await, 2);
+    let inner = rows.clone();
+    let second = spawn(async move { *ready(&inner, 2).await });
+    settle().await;
+    assert!(second.is_finished(), "it does not wait for the load from before");
     gates.open(1);
     assert_eq!(first.await.unwrap(), 1);
     assert_eq!(rows.get(&1).unwrap(), 2, "nor does it take the place of what was loaded since");
