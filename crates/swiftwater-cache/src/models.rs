@@ -33,7 +33,7 @@ use crate::{Cache, Dep, Excess, Hit, LoadError, Region, RegionBuilder, dep};
 
 const ROWS: u64 = 2;
 /// Of each scheduler.
-const SCHEDULES: usize = 1_000;
+const SCHEDULES: usize = 3_000;
 /// How many changes of priority PCT makes.
 const CHANGES: usize = 3;
 
@@ -211,6 +211,7 @@ impl World {
             yield_now().await; // of callers that have left
         }
         for row in 0..ROWS {
+            self.ask(row, 0, false).await; // which may join one that is about to fail, and that nobody else waits for
             self.ask(row, 0, false).await;
             assert!(!self.rows.explain(&row).is_loading);
             assert_eq!(self.rows.get(&row).map(|found| *found), Some(self.version(row)));
