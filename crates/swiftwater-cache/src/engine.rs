@@ -13,7 +13,7 @@ use std::{
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -45,6 +45,7 @@ use crate::{
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
+    sync::{Mutex, MutexGuard},
     usage::Usage,
     waits::Home,
 };

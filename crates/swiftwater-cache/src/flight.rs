@@ -2,19 +2,16 @@
 
 use std::{
     fmt,
-    sync::{
-        OnceLock,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-            fence,
-        },
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+        fence,
     },
 };
 
 use tokio::sync::Notify;
 
-use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp, waits::Home};
+use crate::{entry::Held, error::LoadError, scope::Scope, stamps::Stamp, sync::OnceLock, waits::Home};
 
 /// What a load ends with.
 pub(crate) type Landed<V, E> = Result<Held<V>, LoadError<E>>;

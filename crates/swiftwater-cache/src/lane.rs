@@ -5,13 +5,16 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::Poll,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::waits::RINGS;
+use crate::{
+    sync::{Mutex, MutexGuard},
+    waits::RINGS,
+};
 
 /// What becomes of a load while as many as [`max_loads`](crate::RegionBuilder::max_loads) allows are running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -133,6 +133,8 @@ mod life;
 mod links;
 mod load;
 mod many;
+#[cfg(all(test, swiftwater_shuttle))]
+mod models;
 mod parameter;
 #[cfg(feature = "layers")]
 mod persist;

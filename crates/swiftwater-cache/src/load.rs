@@ -13,7 +13,7 @@ use std::{
 };
 
 use swiftwater_core::Tick;
-use tokio::{runtime::Handle, time::Sleep};
+use tokio::time::Sleep;
 
 use crate::{
     below::{Found, Moment},
@@ -26,6 +26,7 @@ use crate::{
     scope::{LoadCx, Loading, NEVER, Readers, Scope},
     skip::Skip,
     stamps::Stamp,
+    sync::Handle,
     waits::wait,
 };
 
@@ -322,7 +323,10 @@ where
         if start == Start::Here || Handle::try_current().is_err() {
             // A waker that does nothing is enough: the task polls again as soon as it runs.
             match Pin::new(&mut loading).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(loaded) => return self.land_since(loaded, since),
+                Poll::Ready(loaded) => {
+                    drop(place);
+                    return self.land_since(loaded, since);
+                }
                 Poll::Pending => {}
             }
         }
@@ -336,8 +340,8 @@ where
                 None => loading.await,
                 Some(limit) => within(limit, loading).await,
             };
+            drop(place); // first: who is told that the load has ended, and asks for the next, finds room
             drop(self.land_since(loaded, since));
-            drop(place);
         };
         drop(runtime.spawn(task));
         Led::Running(flight)

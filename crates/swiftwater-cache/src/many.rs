@@ -11,7 +11,6 @@ use std::{
 };
 
 use swiftwater_core::Tick;
-use tokio::runtime::Handle;
 
 use crate::{
     below::Below,
@@ -23,6 +22,7 @@ use crate::{
     load::{Got, Landing, within},
     policy::Past,
     scope::{Loading, Readers, Scope},
+    sync::Handle,
     waits::{Waiting, wait},
 };
 
@@ -235,9 +235,8 @@ fn lead<K, V, E, F, Fut, M>(
         };
         // Dropped, they are loads that were given up: whoever has joined them loads by itself.
         if !missing.is_empty() && way != Way::Layers {
-            load_missing(&engine, missing, load, since).await;
+            load_missing(&engine, missing, load, since, place).await;
         }
-        drop(place);
     });
     // As with one key: here while it does not wait, then in a task of its own.
     if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
@@ -275,6 +274,7 @@ async fn load_missing<K, V, E, F, Fut, M>(
     landings: Vec<Landing<K, V, E>>,
     load: F,
     since: Tick,
+    place: Option<Place>,
 ) where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
@@ -298,6 +298,7 @@ async fn load_missing<K, V, E, F, Fut, M>(
         None => loading.await,
         Some(limit) => within(limit, loading).await,
     };
+    drop(place); // first: who is told that the load has ended, and asks for the next, finds room
     let mut values = match loaded {
         Ok(Got::Loaded(loaded)) => Ok(loaded.into_iter().collect::<HashMap<K, V>>()),
         Ok(Got::Absent | Got::Found(_)) => Ok(HashMap::new()), // not what it is mapped to above

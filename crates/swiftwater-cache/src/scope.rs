@@ -16,6 +16,8 @@ use smallvec::{SmallVec, smallvec};
 use swiftwater_core::Tick;
 use triomphe::Arc;
 
+#[cfg(all(test, swiftwater_shuttle))]
+use crate::sync::{LocalCell as _, thread_local};
 use crate::{
     dep::{Dep, Edge, MAX_EDGES},
     error::LoadError,

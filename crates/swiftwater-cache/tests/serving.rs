@@ -3,10 +3,13 @@
 mod common;
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -386,6 +389,40 @@ async fn or_what_is_too_much_fails_by_name() {
     gates.open(1);
     assert_eq!(first.await.unwrap().unwrap(), 1);
     assert_eq!(prices.get_or_load(&2, async |_| Ok(1)).await.unwrap(), 1);
+}
+
+/// A value's destructor runs when everybody has been told of the load that put the value out.
+#[tokio::test]
+async fn who_asks_when_a_load_has_ended_finds_room() {
+    struct Asks(Option<(Region<u64, Self>, Arc<Mutex<Vec<bool>>>)>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            let Some((region, found)) = self.0.take() else { return };
+            let load = pin!(region.get_or_load(&9, async |_| Ok(Self(None))));
+            let asked = load.poll(&mut Context::from_waker(Waker::noop()));
+            found.lock().unwrap().push(matches!(asked, Poll::Ready(Ok(_))));
+        }
+    }
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let cache = Cache::builder().build().unwrap();
+    let region: Region<u64, Asks> =
+        cache.region("asks").memory(1).max_loads(1, Excess::Fail).build().unwrap();
+    for (key, waits) in [(1, false), (2, true), (3, false)] {
+        let value = Asks(Some((region.clone(), found.clone())));
+        let load = async move |_| {
+            if waits {
+                settle().await;
+            }
+            Ok(value)
+        };
+        drop(region.get_or_load(&key, load).await.unwrap());
+        settle().await;
+    }
+    let found = found.lock().unwrap();
+    assert!(
+        found.len() >= 2 && found.iter().all(|found| *found),
+        "in a task, and where it was asked for: {found:?}"
+    );
 }
 
 #[tokio::test]
