@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::{fmt, hash::Hash, marker::PhantomData, sync::Arc, time::Duration};
 
+use foldhash::fast::RandomState;
 use swiftwater_core::{BuildError, Clock};
 
 #[cfg(feature = "layers")]
@@ -29,6 +30,7 @@ use crate::{
     policy::{FailSafe, Policy},
     region::Region,
     stamps::Stamps,
+    store::Store,
 };
 
 /// Makes a [`Cache`].
@@ -122,6 +124,8 @@ pub struct RegionBuilder<K, V, E = AnyError> {
     cache: Cache,
     name: &'static str,
     memory: u64,
+    #[cfg(feature = "moka")]
+    is_moka: bool,
     expected_entries: Option<usize>,
     policy: Policy<K, V>,
     max_loads: Option<(usize, Excess)>,
@@ -148,6 +152,8 @@ impl<K, V> RegionBuilder<K, V> {
             cache,
             name,
             memory: DEFAULT_MEMORY,
+            #[cfg(feature = "moka")]
+            is_moka: ALWAYS_MOKA,
             expected_entries: None,
             policy: Policy::default(),
             max_loads: None,
@@ -165,6 +171,8 @@ impl<K, V> RegionBuilder<K, V> {
             cache: self.cache,
             name: self.name,
             memory: self.memory,
+            #[cfg(feature = "moka")]
+            is_moka: self.is_moka,
             expected_entries: self.expected_entries,
             policy: self.policy,
             max_loads: self.max_loads,
@@ -185,6 +193,30 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// shard's share is returned to its callers and not stored.
     pub fn memory(mut self, capacity: u64) -> Self {
         self.memory = capacity;
+        #[cfg(feature = "moka")]
+        {
+            self.is_moka = ALWAYS_MOKA;
+        }
+        self
+    }
+
+    /// [`memory`](Self::memory), in [moka](https://docs.rs/moka) instead of quick_cache; the later of the two calls wins. For who wants its
+    /// admission policy, TinyLFU: what is new only takes the place of what was asked for less often, so that a scan
+    /// evicts next to nothing.
+    ///
+    /// Costs, where both were measured bare (100,000 entries, Zipf 0.9): a hit about 300 ns against 31, 5.3 million hits a
+    /// second against 50 with two threads, an insert that evicts 567 ns against 49, and 224 bytes per entry against 43; and
+    /// here another block of 32 bytes per entry. The hit ratios were 64.9 and 65.1 %. Measure yours before you choose it.
+    ///
+    /// What differs besides: moka evicts when its maintenance is due, so the weight overshoots under bursts, by hundreds of
+    /// entries; an entry is too heavy if it is heavier than the capacity; the capacity cannot be changed, so there is no
+    /// knob for it; an [`explain`](Region::explain) counts as a use. An entry that is not admitted counts as an eviction, and goes
+    /// to layers as one. What maintenance has evicted is counted, handed to layers and dropped at the next insert,
+    /// [sweep](Cache::sweep) or observation. moka drops keys later and anywhere, so a key's destructor must not use the cache.
+    #[cfg(feature = "moka")]
+    pub fn memory_moka(mut self, capacity: u64) -> Self {
+        self.memory = capacity;
+        self.is_moka = true;
         self
     }
 
@@ -362,9 +394,19 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         let below = None;
         let guess = self.memory / if self.policy.weigher.is_some() { 1024 } else { 1 };
         let entries = self.expected_entries.unwrap_or_else(|| guess.clamp(MIN_GUESS, MAX_GUESS) as usize);
+        let hasher = RandomState::default();
+        let index = self.index.then(|| Arc::new(Index::new()) as Arc<dyn Follow<K>>);
+        #[cfg(feature = "moka")]
+        let store = if self.is_moka {
+            Store::moka(self.memory, hasher.clone(), index)
+        } else {
+            Store::new((self.memory, entries), hasher.clone(), index)
+        };
+        #[cfg(not(feature = "moka"))]
+        let store = Store::new((self.memory, entries), hasher.clone(), index);
         let options = Options {
-            room: (self.memory, entries),
-            index: self.index.then(|| Arc::new(Index::new()) as Arc<dyn Follow<K>>),
+            store,
+            hasher,
             policy: self.policy,
             lane: self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
             below,
@@ -411,6 +453,9 @@ impl<K, V, E> fmt::Debug for RegionBuilder<K, V, E> {
 }
 
 const DEFAULT_MEMORY: u64 = 10_000;
+/// So that one suite tests both stores: `--cfg swiftwater_moka` puts moka wherever nothing else is possible to ask for.
+#[cfg(feature = "moka")]
+const ALWAYS_MOKA: bool = cfg!(swiftwater_moka);
 /// Beyond it sums of weights could overflow, and a knob could not tell a whole number from its neighbour.
 pub(crate) const MAX_MEMORY: u64 = 1 << 53;
 const MIN_GUESS: u64 = 32;

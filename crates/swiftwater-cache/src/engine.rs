@@ -33,7 +33,6 @@ use crate::{
     error::LoadError,
     explain::{Cause, Explanation, Verdict},
     flight::{Flight, Landed},
-    index::Follow,
     lane::Lane,
     load::{Landing, sleep},
     policy::{Phase, Policy},
@@ -64,9 +63,9 @@ pub(crate) struct Engine<K, V, E> {
 
 /// What the builder was told.
 pub(crate) struct Options<K, V> {
-    /// The highest weight, and about how many entries that is.
-    pub(crate) room: (u64, usize),
-    pub(crate) index: Option<Arc<dyn Follow<K>>>,
+    pub(crate) store: Store<K, V>,
+    /// What the store hashes with.
+    pub(crate) hasher: RandomState,
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
@@ -110,12 +109,11 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V>) -> Self {
-        let Options { room, index, policy, lane, below, enabled } = options;
-        let hasher = RandomState::default();
+        let Options { store, hasher, policy, lane, below, enabled } = options;
         Self {
             name,
             whole: Dep::whole(name),
-            store: Store::new(room, hasher.clone(), index),
+            store,
             flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
             policy,
@@ -341,6 +339,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     where
         K: Clone,
     {
+        self.settle();
         let mut swept = Swept::default();
         let pause = Duration::from_secs(1) * BATCH as u32 / per_second;
         for (key, entry) in self.store.iter() {
@@ -432,7 +431,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let Some(below) = self.below.as_ref().filter(|_| outgoing.evicted > 0) else { return };
         let now = self.clock.now();
         for (key, entry) in &outgoing.entries {
-            if now < entry.expires() && self.fate(key, entry, now) == Fate::Clean {
+            if now < entry.expires() && self.fate(&**key, entry, now) == Fate::Clean {
                 below.keep(key, entry, Moment::Evicted);
             }
         }
@@ -566,6 +565,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
     }
 
+    /// Lets the store do what it has put off, where no lock is held.
+    fn settle(&self) {
+        let outgoing = self.store.settle();
+        self.count_outgoing(&outgoing);
+        self.demote(&outgoing);
+    }
+
     fn count_outgoing(&self, outgoing: &Evicted<K, V>) {
         if outgoing.too_heavy {
             self.stats.too_heavy.add(1);
@@ -661,6 +667,7 @@ where
 {
     fn observe(&self, visitor: &mut dyn Visitor) {
         visitor.state(&stats::MODE, if self.enabled() { &"on" } else { &"off" });
+        self.settle();
         self.stats.observe(visitor);
         visitor.gauge(&stats::ENTRIES, self.store.len() as f64);
         visitor.gauge(&stats::WEIGHT, self.store.weight() as f64);
@@ -707,7 +714,9 @@ where
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob)) {
         let read = |engine: &Self| engine.store.capacity() as f64;
         let write = |engine: &Self, capacity: f64| engine.store.set_capacity(capacity as u64);
-        each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
+        if self.store.is_resizable() {
+            each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
+        }
         if self.lane.is_some() {
             let read = |engine: &Self| engine.lane.as_ref().map_or(0.0, |lane| lane.limit() as f64);
             let write = |engine: &Self, limit: f64| {

@@ -36,7 +36,7 @@ use crate::{
 ///    ([`Hit::is_stale`]), has never been invalidated, and what a loader makes of it is not stored. (A caller who waits for a
 ///    running load gets its value at whatever age it comes.)
 /// 6. The weight of what is stored never exceeds the capacity by more than the rounding of its shards (less than one
-///    unit each).
+///    unit each); in the store of `memory_moka` it does, until that has caught up.
 /// 7. Switched off, a region is as if it were not there: `get` finds nothing, every loading call runs its own loader,
 ///    no layer is asked, nothing is stored; and what is switched on again has missed no invalidation.
 pub struct Region<K, V, E = AnyError>(pub(crate) Arc<Engine<K, V, E>>);
@@ -487,7 +487,7 @@ where
     V: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// `capacity`, from 1 to 2^53: the weight of what is stored. Lowering it evicts at once.
+    /// `capacity`, from 1 to 2^53: the weight of what is stored. Lowering it evicts at once. Not with `memory_moka`.
     fn knobs(&self, each: &mut dyn FnMut(Knob)) {
         self.0.clone().knobs(each);
     }
