@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -25,6 +25,7 @@ use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 #[cfg(feature = "layers")]
 use crate::cache::CloseError;
 use crate::{
+    advice::{Advice, Advisor, Birth},
     below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
     cache::{Keys, Part, Shared, Swept},
@@ -55,7 +56,9 @@ pub(crate) struct Engine<K, V, E> {
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
-    enabled: AtomicBool,
+    state: AtomicU8,
+    /// What is told of every lookup and of every entry, if the region has one.
+    advisor: Option<Box<Advisor>>,
     /// Shared by all regions of this name that there ever were.
     keys: Arc<Keys>,
     pub(crate) stats: Stats,
@@ -69,6 +72,7 @@ pub(crate) struct Options<K, V> {
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
+    pub(crate) advisor: Option<Box<Advisor>>,
     pub(crate) enabled: bool,
 }
 
@@ -109,7 +113,7 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V>) -> Self {
-        let Options { store, hasher, policy, lane, below, enabled } = options;
+        let Options { store, hasher, policy, lane, below, advisor, enabled } = options;
         Self {
             name,
             whole: Dep::whole(name),
@@ -119,7 +123,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             policy,
             lane,
             below,
-            enabled: AtomicBool::new(enabled),
+            state: AtomicU8::new(if enabled { ON } else { 0 } | if advisor.is_some() { ADVISED } else { 0 }),
+            advisor,
             keys: cache.keys(name),
             clock: cache.clock.clone(),
             cache,
@@ -148,7 +153,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         Q: Hash + Eq + ?Sized,
     {
         let Some(entry) = self.store.get(key) else { return Err(None) };
-        if self.enabled() && self.is_plain(&entry) {
+        // Where somebody is told of every lookup, none is that simple.
+        if self.state.load(Relaxed) == ON && self.is_plain(&entry) {
             self.stats.hits.add(1);
             return Ok(entry);
         }
@@ -223,6 +229,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
         let Some(entry) = found else {
             self.stats.misses_absent.add(1);
+            self.advise(key, None);
             return Look::Miss(None);
         };
         let now = self.clock.now();
@@ -245,7 +252,41 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         if let Look::Miss(Some(entry)) = &found {
             drop(self.store.remove_exactly(key, entry));
         }
+        match &found {
+            Look::Fresh(entry) | Look::Due(entry) => self.advise(key, Some(entry)),
+            Look::Stale(_) | Look::Throttled(_) | Look::Fallback(_) | Look::Miss(_) => self.advise(key, None),
+        }
         found
+    }
+
+    /// Tells of a lookup and of what it has found fresh.
+    fn advise<Q: Hash + ?Sized>(&self, key: &Q, hit: Option<&Held<V>>) {
+        let Some(advisor) = &self.advisor else { return };
+        if !advisor.count(self.hasher.hash_one(key), hit.is_some()) {
+            return;
+        }
+        let (now, stamp, name, share) =
+            (self.clock.now(), self.cache.stamps.now(), self.key_dep(key), self.share(key));
+        let is_current = |edges: &[Edge], stamp| {
+            self.cache.fate((self.whole, || name), edges, stamp, now, || share) < Fate::Soft
+        };
+        advisor.look(
+            self.hasher.hash_one(key),
+            hit.map(|entry| Birth::of(entry, now)),
+            (now, stamp),
+            is_current,
+        );
+    }
+
+    /// Whoever is to be told what becomes of the key, with its hash.
+    fn advisor<Q: Hash + ?Sized>(&self, key: &Q) -> Option<(&Advisor, u64)> {
+        let advisor = self.advisor.as_deref()?;
+        let hash = self.hasher.hash_one(key);
+        advisor.samples(hash).then_some((advisor, hash))
+    }
+
+    pub(crate) fn advice(&self) -> Option<Advice> {
+        self.advisor.as_deref().map(Advisor::advice)
     }
 
     /// Whether the entry has been invalidated, and how.
@@ -384,6 +425,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             }
         }
         let detached = flights.remove_entry(&key);
+        let advised = self.advisor(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.
         let outgoing = if self.servable(&key, &entry) {
             self.store.insert(key, entry.clone())
@@ -397,6 +439,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             self.cache.stamps.supersede(changed);
         }
         self.count_outgoing(&outgoing);
+        if let Some((advisor, hash)) = advised {
+            if outgoing.stored {
+                advisor.store(hash, Birth::of(&entry, start), true);
+            } else {
+                advisor.remove(hash);
+            }
+        }
         if let Some((below, key)) = layered {
             if outgoing.stored {
                 below.keep(&key, &entry, Moment::Filled);
@@ -419,6 +468,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         // After the entry is gone: a load that has read it took its stamp before this one. Nothing in memory is left that
         // depends on the key as its own; in layers there may be.
         self.cache.invalidate_key(self.key_dep(key), self.below.is_some());
+        if let Some((advisor, hash)) = self.advisor(key) {
+            advisor.remove(hash);
+        }
         if let Some(below) = &self.below {
             // For the room that it takes; that nobody is served it is seen to. What memory has forgotten stays there.
             removed.entries.iter().for_each(|(key, _)| below.forget(key));
@@ -438,13 +490,17 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     pub(crate) fn set_enabled(&self, enabled: bool) {
-        self.enabled.store(enabled, Relaxed);
+        if enabled {
+            self.state.fetch_or(ON, Relaxed);
+        } else {
+            self.state.fetch_and(!ON, Relaxed);
+        }
     }
 
     #[inline]
     pub(crate) fn enabled(&self) -> bool {
         // Relaxed: a switch, not a message; what matters is stored and checked under other orders.
-        self.enabled.load(Relaxed)
+        self.state.load(Relaxed) & ON != 0
     }
 
     /// Finds the running load of the key, or starts one, unless a load has ended just now. `wanting` is the entry that the
@@ -538,6 +594,10 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             Arrival::Entry(entry) => entry,
             Arrival::Absent => {
                 let gone = key.as_ref().map(|key| self.store.remove(key));
+                drop(flights);
+                if let Some((advisor, hash)) = key.as_ref().and_then(|key| self.advisor(key)) {
+                    advisor.remove(hash);
+                }
                 return (gone.unwrap_or_default(), key);
             }
             Arrival::Failed => {
@@ -553,9 +613,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         };
         match key {
             Some(key) if !flight.is_held() && self.servable(&key, &entry) => {
+                let advised = self.advisor(&key);
                 let outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
                 self.count_outgoing(&outgoing);
+                if let Some((advisor, hash)) = advised {
+                    advisor.store(hash, Birth::of(&entry, start), false);
+                }
                 (outgoing, None)
             }
             key => {
@@ -713,7 +777,12 @@ where
 
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob)) {
         let read = |engine: &Self| engine.store.capacity() as f64;
-        let write = |engine: &Self, capacity: f64| engine.store.set_capacity(capacity as u64);
+        let write = |engine: &Self, capacity: f64| {
+            engine.store.set_capacity(capacity as u64);
+            if let Some(advisor) = &engine.advisor {
+                advisor.set_capacity(capacity as u64);
+            }
+        };
         if self.store.is_resizable() {
             each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
         }
@@ -729,6 +798,10 @@ where
     }
 }
 
+/// The region is switched on.
+const ON: u8 = 1;
+/// There is an advisor.
+const ADVISED: u8 = 2;
 /// How many entries a sweep looks at between two pauses.
 const BATCH: u64 = 64;
 /// Locks that misses, inserts and invalidations of different keys share.

@@ -106,6 +106,7 @@
 #[doc = include_str!("../docs/invalidation.md")]
 pub mod invalidation {}
 
+mod advice;
 mod below;
 mod builder;
 mod cache;
@@ -149,6 +150,7 @@ mod tier;
 mod tiers;
 mod writing;
 
+pub use advice::Advice;
 pub use builder::{Builder, RegionBuilder};
 #[cfg(feature = "layers")]
 pub use cache::CloseError;
