@@ -196,6 +196,28 @@ async fn what_memory_has_not_is_found_in_the_layer() {
 }
 
 #[tokio::test]
+async fn what_goes_in_and_out_of_a_layer_is_counted_in_bytes() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    fill(&prices).await;
+    let lens: Vec<usize> = shelf.map.lock().unwrap().values().map(|(bytes, _)| bytes.len()).collect();
+    assert_eq!(of_layer(&prices, "bytes_in"), lens.iter().sum::<usize>() as f64);
+    assert_eq!(of_layer(&prices, "bytes_out"), 0.0);
+    load(&prices, 1, 20).await;
+    let one = of_layer(&prices, "bytes_out");
+    assert!(lens.contains(&(one as usize)), "{one}");
+    let gone: Vec<u64> = (100..110).filter(|key| prices.get(key).is_none()).take(2).collect();
+    let loader = async |_: ManyCx<u64>| Ok([]);
+    prices.get_or_load_many(&[gone[0], gone[1], 500], loader).await.unwrap();
+    assert!(of_layer(&prices, "bytes_out") >= 2.0 * one, "many at once as well");
+    shelf.be(Mood::Failing);
+    let before = of_layer(&prices, "bytes_in");
+    load(&prices, 501, 20).await;
+    assert_eq!(of_layer(&prices, "bytes_in"), before, "it did not arrive");
+}
+
+#[tokio::test]
 async fn what_was_invalidated_is_not_believed() {
     type Invalidate = fn(&Cache, &Prices) -> Invalidation;
     let ways: [(&str, Invalidate); 7] = [

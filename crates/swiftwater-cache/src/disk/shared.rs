@@ -137,6 +137,7 @@ impl Shared {
         let item = Arc::new(Item { key: key.clone(), value });
         self.enqueue(format::hash(self.id, key), weight, Task::Put(item))?;
         self.stats.puts.add(1);
+        self.stats.bytes_in.add(len as u64);
         Ok(())
     }
 
