@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -25,6 +25,7 @@ use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 #[cfg(feature = "layers")]
 use crate::cache::CloseError;
 use crate::{
+    advice::{Advice, Advisor, Birth},
     below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
     cache::{Keys, Part, Shared, Swept},
@@ -33,7 +34,6 @@ use crate::{
     error::LoadError,
     explain::{Cause, Explanation, Verdict},
     flight::{Flight, Landed},
-    index::Follow,
     lane::Lane,
     load::{Landing, sleep},
     policy::{Past, Phase, Policy},
@@ -64,7 +64,9 @@ pub(crate) struct Engine<K, V, E> {
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
     pub(crate) source: Option<Arc<dyn AnySource<K, V, E>>>,
-    enabled: AtomicBool,
+    state: AtomicU8,
+    /// What is told of every lookup and of every entry, if the region has one.
+    advisor: Option<Box<Advisor>>,
     /// Shared by all regions of this name that there ever were.
     keys: Arc<Keys>,
     pub(crate) stats: Stats,
@@ -72,13 +74,14 @@ pub(crate) struct Engine<K, V, E> {
 
 /// What the builder was told.
 pub(crate) struct Options<K, V, E> {
-    /// The highest weight, and about how many entries that is.
-    pub(crate) room: (u64, usize),
-    pub(crate) index: Option<Arc<dyn Follow<K>>>,
+    pub(crate) store: Store<K, V>,
+    /// What the store hashes with.
+    pub(crate) hasher: RandomState,
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
     pub(crate) source: Option<Arc<dyn AnySource<K, V, E>>>,
+    pub(crate) advisor: Option<Box<Advisor>>,
     pub(crate) enabled: bool,
 }
 
@@ -109,20 +112,20 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V, E>) -> Self {
-        let Options { room, index, policy, lane, below, source, enabled } = options;
-        let hasher = RandomState::default();
+        let Options { store, hasher, policy, lane, below, source, advisor, enabled } = options;
         Self {
             name,
             whole: Dep::whole(name),
             home: Home::new(cache.id()),
-            store: Store::new(room, hasher.clone(), index),
+            store,
             flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
             policy,
             lane,
             below,
             source,
-            enabled: AtomicBool::new(enabled),
+            state: AtomicU8::new(if enabled { ON } else { 0 } | if advisor.is_some() { ADVISED } else { 0 }),
+            advisor,
             keys: cache.keys(name),
             clock: cache.clock.clone(),
             cache,
@@ -151,7 +154,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         Q: Hash + Eq + ?Sized,
     {
         let Some(entry) = self.store.get(key) else { return Err(None) };
-        if self.enabled() && self.is_plain(&entry) {
+        // Where somebody is told of every lookup, none is that simple.
+        if self.state.load(Relaxed) == ON && self.is_plain(&entry) {
             self.stats.hits.add(1);
             return Ok(entry);
         }
@@ -226,6 +230,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
         let Some(entry) = found else {
             self.stats.misses_absent.add(1);
+            self.advise(key, None);
             return Look::Miss(None);
         };
         let now = self.clock.now();
@@ -248,7 +253,41 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         if let Look::Miss(Some(entry)) = &found {
             drop(self.store.remove_exactly(key, entry));
         }
+        match &found {
+            Look::Fresh(entry) | Look::Due(entry) => self.advise(key, Some(entry)),
+            Look::Stale(_) | Look::Throttled(_) | Look::Fallback(_) | Look::Miss(_) => self.advise(key, None),
+        }
         found
+    }
+
+    /// Tells of a lookup and of what it has found fresh.
+    fn advise<Q: Hash + ?Sized>(&self, key: &Q, hit: Option<&Held<V>>) {
+        let Some(advisor) = &self.advisor else { return };
+        if !advisor.count(self.hasher.hash_one(key), hit.is_some()) {
+            return;
+        }
+        let (now, stamp, name, share) =
+            (self.clock.now(), self.cache.stamps.now(), self.key_dep(key), self.share(key));
+        let is_current = |edges: &[Edge], stamp| {
+            self.cache.fate((self.whole, || name), edges, stamp, now, || share) < Fate::Soft
+        };
+        advisor.look(
+            self.hasher.hash_one(key),
+            hit.map(|entry| Birth::of(entry, now)),
+            (now, stamp),
+            is_current,
+        );
+    }
+
+    /// Whoever is to be told what becomes of the key, with its hash.
+    fn advisor<Q: Hash + ?Sized>(&self, key: &Q) -> Option<(&Advisor, u64)> {
+        let advisor = self.advisor.as_deref()?;
+        let hash = self.hasher.hash_one(key);
+        advisor.samples(hash).then_some((advisor, hash))
+    }
+
+    pub(crate) fn advice(&self) -> Option<Advice> {
+        self.advisor.as_deref().map(Advisor::advice)
     }
 
     /// Whether the entry has been invalidated, and how.
@@ -373,6 +412,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     where
         K: Clone,
     {
+        self.settle();
         let mut swept = Swept::default();
         let pause = Duration::from_secs(1) * BATCH as u32 / per_second;
         // That there are none is only told by a panic, which is caught and yet reported: once is enough.
@@ -423,6 +463,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             }
         }
         let detached = flights.remove_entry(&key);
+        let advised = self.advisor(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.
         let outgoing = if self.servable(&key, &entry) {
             self.store.insert(key, entry.clone())
@@ -436,6 +477,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             self.cache.stamps.supersede(changed);
         }
         self.count_outgoing(&outgoing);
+        if let Some((advisor, hash)) = advised {
+            if outgoing.stored {
+                advisor.store(hash, Birth::of(&entry, start), true);
+            } else {
+                advisor.remove(hash);
+            }
+        }
         if let Some((below, key)) = layered {
             if outgoing.stored {
                 below.keep(&key, &entry, Moment::Filled, &Skip::new());
@@ -458,6 +506,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         // After the entry is gone: a load that has read it took its stamp before this one. Nothing in memory is left that
         // depends on the key as its own; in layers there may be.
         self.cache.invalidate_key(self.key_dep(key), self.below.is_some());
+        if let Some((advisor, hash)) = self.advisor(key) {
+            advisor.remove(hash);
+        }
         if let Some(below) = &self.below {
             // For the room that it takes; that nobody is served it is seen to. What memory has forgotten stays there.
             removed.entries.iter().for_each(|(key, _)| below.forget(key));
@@ -470,20 +521,24 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let Some(below) = self.below.as_ref().filter(|_| outgoing.evicted > 0) else { return };
         let now = self.clock.now();
         for (key, entry) in &outgoing.entries {
-            if now < entry.expires() && self.fate(key, entry, now) == Fate::Clean {
+            if now < entry.expires() && self.fate(&**key, entry, now) == Fate::Clean {
                 below.keep(key, entry, Moment::Evicted, &Skip::new());
             }
         }
     }
 
     pub(crate) fn set_enabled(&self, enabled: bool) {
-        self.enabled.store(enabled, Relaxed);
+        if enabled {
+            self.state.fetch_or(ON, Relaxed);
+        } else {
+            self.state.fetch_and(!ON, Relaxed);
+        }
     }
 
     #[inline]
     pub(crate) fn enabled(&self) -> bool {
         // Relaxed: a switch, not a message; what matters is stored and checked under other orders.
-        self.enabled.load(Relaxed)
+        self.state.load(Relaxed) & ON != 0
     }
 
     /// Finds the running load of the key, or starts one, unless a load has ended just now. `wanting` is the entry that the
@@ -587,6 +642,10 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             Err(LoadError::Aborted | LoadError::Busy) => return (Evicted::default(), key),
             Err(LoadError::Absent) => {
                 let gone = key.as_ref().map(|key| self.store.remove(key));
+                drop(flights);
+                if let Some((advisor, hash)) = key.as_ref().and_then(|key| self.advisor(key)) {
+                    advisor.remove(hash);
+                }
                 return (gone.unwrap_or_default(), key);
             }
             Err(_) => {
@@ -601,9 +660,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         };
         match key {
             Some(key) if !flight.is_held() && self.servable(&key, entry) => {
+                let advised = self.advisor(&key);
                 let outgoing = self.store.insert(key, entry.clone());
                 drop(flights);
                 self.count_outgoing(&outgoing);
+                if let Some((advisor, hash)) = advised {
+                    advisor.store(hash, Birth::of(&entry, start), false);
+                }
                 (outgoing, None)
             }
             key => {
@@ -611,6 +674,13 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 (Evicted::default(), key)
             }
         }
+    }
+
+    /// Lets the store do what it has put off, where no lock is held.
+    fn settle(&self) {
+        let outgoing = self.store.settle();
+        self.count_outgoing(&outgoing);
+        self.demote(&outgoing);
     }
 
     fn count_outgoing(&self, outgoing: &Evicted<K, V>) {
@@ -717,6 +787,7 @@ where
 {
     fn observe(&self, visitor: &mut dyn Visitor) {
         visitor.state(&stats::MODE, if self.enabled() { &"on" } else { &"off" });
+        self.settle();
         self.stats.observe(visitor);
         visitor.gauge(&stats::ENTRIES, self.store.len() as f64);
         visitor.gauge(&stats::WEIGHT, self.store.weight() as f64);
@@ -762,8 +833,15 @@ where
 
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob)) {
         let read = |engine: &Self| engine.store.capacity() as f64;
-        let write = |engine: &Self, capacity: f64| engine.store.set_capacity(capacity as u64);
-        each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
+        let write = |engine: &Self, capacity: f64| {
+            engine.store.set_capacity(capacity as u64);
+            if let Some(advisor) = &engine.advisor {
+                advisor.set_capacity(capacity as u64);
+            }
+        };
+        if self.store.is_resizable() {
+            each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
+        }
         if self.lane.is_some() {
             let read = |engine: &Self| engine.lane.as_ref().map_or(0.0, |lane| lane.limit() as f64);
             let write = |engine: &Self, limit: f64| {
@@ -776,6 +854,10 @@ where
     }
 }
 
+/// The region is switched on.
+const ON: u8 = 1;
+/// There is an advisor.
+const ADVISED: u8 = 2;
 /// How many entries a sweep looks at between two pauses.
 const BATCH: u64 = 64;
 /// Locks that misses, inserts and invalidations of different keys share.

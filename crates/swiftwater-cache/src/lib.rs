@@ -87,7 +87,8 @@
 //!
 //! - One process: its memory, and layers of bytes below it, of which the crate brings one on disk.
 //! - Entries that are stale or expired leave when they are looked up, evicted or swept.
-//! - No dependencies, no loading, only speed: use `quick_cache` itself. Its admission policy does not suit: `moka`.
+//! - No dependencies, no loading, only speed: use `quick_cache` itself. Its admission policy does not suit: `moka`, bare, or in
+//!   a region's `memory_moka`.
 //! - Derived values that must be recomputed minimally, not just dropped: `salsa`.
 //! - Values are shared behind a reference count ([`Hit`]), so there is no mutable access.
 //! - A loader's future must be `Send + 'static`: it may go on in a task of its own after its caller has left.
@@ -98,6 +99,7 @@
 //! |---|---|
 //! | `disk` | `Disk`, a layer in files of a local directory: a log of segments with a hard bound; needs a Unix |
 //! | `layers` | layers below memory: the trait `Layer`, regions that use some, `Cache::close`; values and keys implement serde's traits |
+//! | `moka` | `RegionBuilder::memory_moka`: another memory store to choose, moka, for its admission policy |
 //! | `testing` | the laws of `Layer` as functions to call on a layer of your own |
 //!
 //! Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads and for time-outs; loads that never wait,
@@ -108,6 +110,7 @@
 #[doc = include_str!("../docs/invalidation.md")]
 pub mod invalidation {}
 
+mod advice;
 mod below;
 mod builder;
 mod cache;
@@ -160,6 +163,7 @@ mod waits;
 mod warm;
 mod writing;
 
+pub use advice::Advice;
 pub use builder::{Builder, RegionBuilder};
 #[cfg(feature = "layers")]
 pub use cache::CloseError;

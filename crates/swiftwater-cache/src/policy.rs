@@ -237,8 +237,13 @@ impl<K, V> Policy<K, V> {
     }
 
     fn idle_end(&self, now: Tick) -> Tick {
+        self.idle_after().map_or(NEVER, |idle| now + idle)
+    }
+
+    /// After how long an entry that nobody has asked for is idle.
+    pub(crate) fn idle_after(&self) -> Option<Duration> {
         // A sixteenth more, because so late a use may be noted.
-        self.idle.map_or(NEVER, |idle| now + idle + idle / TOUCHES)
+        self.idle.map(|idle| idle.saturating_add(idle / TOUCHES))
     }
 }
 

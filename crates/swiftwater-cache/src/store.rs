@@ -1,23 +1,34 @@
-//! The typed memory store: quick_cache, with the values that an operation pushes out handed back, so that no destructor
-//! of the user's runs under a lock of ours.
+//! The typed memory store: quick_cache, or moka for those who choose it, with the values that an operation pushes out
+//! handed back, so that no destructor of the user's runs under a lock of ours.
 
-use std::{borrow::Borrow, hash::Hash, sync::Arc};
+#[cfg(feature = "moka")]
+use std::hash::BuildHasher;
+use std::{borrow::Borrow, hash::Hash, ops::Deref, sync::Arc};
 
 use foldhash::fast::RandomState;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use crate::{dep::Dep, entry::Held, index::Follow};
 
+#[cfg(feature = "moka")]
+mod moka;
+
 pub(crate) struct Store<K, V> {
-    map: Cache<K, Held<V>, Weight, RandomState, Outgoing<K>>,
+    map: Map<K, V>,
     /// Follows what is in the map, if the region has one.
     index: Option<Arc<dyn Follow<K>>>,
+}
+
+enum Map<K, V> {
+    #[cfg(feature = "moka")]
+    Moka(Box<dyn moka::Moka<K, V>>, RandomState),
+    Quick(Cache<K, Held<V>, Weight, RandomState, Outgoing<K>>),
 }
 
 /// What left the store: to be dropped where no lock is held.
 pub(crate) struct Evicted<K, V> {
     /// Replaced, evicted, rejected, removed.
-    pub(crate) entries: Vec<(K, Held<V>)>,
+    pub(crate) entries: Vec<(Key<K>, Held<V>)>,
     /// How many of them had to go for lack of room.
     pub(crate) evicted: u64,
     /// An entry was to be stored, be it too heavy or not.
@@ -26,42 +37,87 @@ pub(crate) struct Evicted<K, V> {
     pub(crate) too_heavy: bool,
 }
 
+/// A key that left the store.
+pub(crate) enum Key<K> {
+    Own(K),
+    /// The store has not let go of it yet.
+    #[cfg(feature = "moka")]
+    Shared(Arc<moka::Hashed<K>>),
+}
+
+impl<K> Deref for Key<K> {
+    type Target = K;
+
+    fn deref(&self) -> &K {
+        match self {
+            Self::Own(key) => key,
+            #[cfg(feature = "moka")]
+            Self::Shared(shared) => &shared.key,
+        }
+    }
+}
+
 impl<K, V> Default for Evicted<K, V> {
     fn default() -> Self {
         Self { entries: Vec::new(), evicted: 0, stored: false, too_heavy: false }
     }
 }
 
-impl<K: Hash + Eq, V> Store<K, V> {
+impl<K, V> Store<K, V> {
+    /// With room for so much weight, which is about so many entries.
     pub(crate) fn new(
         (capacity, entries): (u64, usize),
         hasher: RandomState,
         index: Option<Arc<dyn Follow<K>>>,
-    ) -> Self {
+    ) -> Self
+    where
+        K: Hash + Eq,
+    {
         let options = OptionsBuilder::new()
             .weight_capacity(capacity)
             .estimated_items_capacity(entries)
             .build()
             .expect("both capacities are given");
-        Self { map: Cache::with_options(options, Weight, hasher, Outgoing(index.clone())), index }
+        let map = Cache::with_options(options, Weight, hasher, Outgoing(index.clone()));
+        Self { map: Map::Quick(map), index }
     }
 
+    #[cfg(feature = "moka")]
+    pub(crate) fn moka(capacity: u64, hasher: RandomState, index: Option<Arc<dyn Follow<K>>>) -> Self
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let map = Box::new(moka::Admitting::new(capacity, index.clone()));
+        Self { map: Map::Moka(map, hasher), index }
+    }
+}
+
+impl<K: Hash + Eq, V> Store<K, V> {
     #[inline]
     pub(crate) fn get<Q>(&self, key: &Q) -> Option<Held<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.map.get(key)
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, hasher) => wanted(hasher, key, |wanted| map.get(wanted)),
+            Map::Quick(map) => map.get(key),
+        }
     }
 
-    /// Without telling the policy that it was asked for.
+    /// Without telling the policy that it was asked for, except moka's, which has no such way.
     pub(crate) fn peek<Q>(&self, key: &Q) -> Option<Held<V>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.map.peek(key)
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(..) => self.get(key),
+            Map::Quick(map) => map.peek(key),
+        }
     }
 
     /// All that is there, a short lock for each.
@@ -69,19 +125,35 @@ impl<K: Hash + Eq, V> Store<K, V> {
     where
         K: Clone,
     {
-        self.map.iter()
+        #[cfg(feature = "moka")]
+        let (of_moka, of_quick) = match &self.map {
+            Map::Moka(map, _) => (Some(map.iter().map(|(key, entry)| (key.key.clone(), entry))), None),
+            Map::Quick(map) => (None, Some(map.iter())),
+        };
+        #[cfg(feature = "moka")]
+        return of_moka.into_iter().flatten().chain(of_quick.into_iter().flatten());
+        #[cfg(not(feature = "moka"))]
+        match &self.map {
+            Map::Quick(map) => map.iter(),
+        }
     }
 
     /// Stores the entry, or not if it is heavier than a shard may hold; the old one of that key leaves in either case.
     pub(crate) fn insert(&self, key: K, entry: Held<V>) -> Evicted<K, V> {
-        if let Some(index) = &self.index {
-            index.add(&key, entry.edges());
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, hasher) => map.insert(moka::Hashed { hash: hasher.hash_one(&key), key }, entry),
+            Map::Quick(map) => {
+                if let Some(index) = &self.index {
+                    index.add(&key, entry.edges());
+                }
+                let mut evicted = Evicted::default();
+                map.insert_with_lifecycle(key, entry.clone(), &mut evicted);
+                evicted.too_heavy = evicted.entries.iter().any(|(_, other)| Held::ptr_eq(other, &entry));
+                evicted.stored = true;
+                evicted
+            }
         }
-        let mut evicted = Evicted::default();
-        self.map.insert_with_lifecycle(key, entry.clone(), &mut evicted);
-        evicted.too_heavy = evicted.entries.iter().any(|(_, other)| Held::ptr_eq(other, &entry));
-        evicted.stored = true;
-        evicted
     }
 
     pub(crate) fn remove<Q>(&self, key: &Q) -> Evicted<K, V>
@@ -89,23 +161,33 @@ impl<K: Hash + Eq, V> Store<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        Evicted { entries: self.left(self.map.remove(key)).into_iter().collect(), ..Evicted::default() }
+        let removed = match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, hasher) => wanted(hasher, key, |wanted| map.remove(wanted, None)),
+            Map::Quick(map) => self.left(map.remove(key)),
+        };
+        Evicted { entries: removed.into_iter().collect(), ..Evicted::default() }
     }
 
     /// Removes the entry unless another has taken its place.
-    pub(crate) fn remove_exactly<Q>(&self, key: &Q, entry: &Held<V>) -> Option<(K, Held<V>)>
+    pub(crate) fn remove_exactly<Q>(&self, key: &Q, entry: &Held<V>) -> Option<(Key<K>, Held<V>)>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.left(self.map.remove_if(key, |stored| Held::ptr_eq(stored, entry)))
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, hasher) => wanted(hasher, key, |wanted| map.remove(wanted, Some(entry))),
+            Map::Quick(map) => self.left(map.remove_if(key, |stored| Held::ptr_eq(stored, entry))),
+        }
     }
 
-    fn left(&self, removed: Option<(K, Held<V>)>) -> Option<(K, Held<V>)> {
-        if let (Some(index), Some((key, entry))) = (&self.index, &removed) {
-            index.remove(key, entry.edges());
+    fn left(&self, removed: Option<(K, Held<V>)>) -> Option<(Key<K>, Held<V>)> {
+        let (key, entry) = removed?;
+        if let Some(index) = &self.index {
+            index.remove(&key, entry.edges());
         }
-        removed
+        Some((Key::Own(key), entry))
     }
 
     /// The keys of the entries that depend on it, if there is an index.
@@ -113,21 +195,69 @@ impl<K: Hash + Eq, V> Store<K, V> {
         self.index.as_ref().map(|index| index.dependents(dep))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
+    /// Does what the store has put off, and gives what has left since an insert last did.
+    pub(crate) fn settle(&self) -> Evicted<K, V> {
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, _) => map.settle(),
+            Map::Quick(_) => Evicted::default(),
+        }
     }
 
+    /// Exact once it is settled.
+    pub(crate) fn len(&self) -> usize {
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, _) => map.len(),
+            Map::Quick(map) => map.len(),
+        }
+    }
+
+    /// Exact once it is settled.
     pub(crate) fn weight(&self) -> u64 {
-        self.map.weight()
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, _) => map.weight(),
+            Map::Quick(map) => map.weight(),
+        }
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.map.capacity()
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(map, _) => map.capacity(),
+            Map::Quick(map) => map.capacity(),
+        }
     }
 
-    pub(crate) fn set_capacity(&self, capacity: u64) {
-        self.map.set_capacity(capacity);
+    /// Whether the capacity can be set.
+    pub(crate) fn is_resizable(&self) -> bool {
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(..) => false,
+            Map::Quick(_) => true,
+        }
     }
+
+    /// Changes nothing if it is not resizable.
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        match &self.map {
+            #[cfg(feature = "moka")]
+            Map::Moka(..) => {}
+            Map::Quick(map) => map.set_capacity(capacity),
+        }
+    }
+}
+
+/// What moka is asked with. Not inlined, for the other store's sake.
+#[cfg(feature = "moka")]
+#[inline(never)]
+fn wanted<K, Q, T>(hasher: &RandomState, key: &Q, ask: impl FnOnce(moka::Wanted<'_, K>) -> T) -> T
+where
+    K: Borrow<Q>,
+    Q: Hash + Eq + ?Sized,
+{
+    ask(moka::Wanted { hash: hasher.hash_one(key), is: &|own: &K| own.borrow() == key })
 }
 
 /// The weight that the entry carries.
@@ -160,6 +290,6 @@ impl<K, V> Lifecycle<K, Held<V>> for Outgoing<K> {
         if let Some(index) = &self.0 {
             index.remove(&key, entry.edges());
         }
-        outgoing.entries.push((key, entry));
+        outgoing.entries.push((Key::Own(key), entry));
     }
 }

@@ -213,10 +213,8 @@ where
                 let Some(bytes) = place.call(place.tier.layer.get_many(&wanted)).await else { continue };
                 // One that answers with too few has nothing for the others.
                 for (number, bytes) in asked.into_iter().zip(bytes) {
-                    let Some(bytes) = bytes else {
-                        place.stats.misses.add(1);
-                        continue;
-                    };
+                    place.count(bytes.as_ref());
+                    let Some(bytes) = bytes else { continue };
                     if let Some(found) = self.judge(place, &keys[number], &bytes) {
                         self.rise(at, &keys[number], &found, &Skip::new());
                         all[number] = Some(found);
@@ -284,16 +282,26 @@ impl Place {
 
     async fn read(&self, key: &LayerKey) -> Option<Bytes> {
         let found = self.call(self.tier.layer.get(key)).await?;
-        if found.is_none() {
-            self.stats.misses.add(1);
-        }
+        self.count(found.as_ref());
         found
+    }
+
+    /// What a lookup has given.
+    fn count(&self, found: Option<&Bytes>) {
+        match found {
+            Some(bytes) => self.stats.bytes_out.add(bytes.len() as u64),
+            None => self.stats.misses.add(1),
+        }
     }
 
     async fn write(&self, write: Write) {
         let written = match write {
             Write::Put(key, value, left) => {
-                self.call(self.tier.layer.put(&key, value, left)).await.inspect(|()| self.stats.puts.add(1))
+                let len = value.len() as u64;
+                self.call(self.tier.layer.put(&key, value, left)).await.inspect(|()| {
+                    self.stats.puts.add(1);
+                    self.stats.bytes_in.add(len);
+                })
             }
             Write::Remove(key) => {
                 self.call(self.tier.layer.remove(&key)).await.inspect(|()| self.stats.removes.add(1))
@@ -342,7 +350,7 @@ impl Place {
 }
 
 macro_rules! counters {
-    ($($field:ident $desc:ident $help:literal;)*) => {
+    ($($field:ident $desc:ident $unit:ident $help:literal;)*) => {
         #[derive(Debug, Default)]
         struct Stats {
             $($field: Counter,)*
@@ -354,24 +362,26 @@ macro_rules! counters {
             }
         }
 
-        $(static $desc: Desc = Desc::new(stringify!($field), Unit::Count, $help);)*
+        $(static $desc: Desc = Desc::new(stringify!($field), Unit::$unit, $help);)*
     };
 }
 
 counters! {
-    hits HITS "values that could be served";
-    misses MISSES "lookups that found nothing";
-    outdated OUTDATED "values that had expired or been invalidated, or were of another life";
-    foreign FOREIGN "values of another schema or format";
-    damaged DAMAGED "values that were not what was written";
-    errors ERRORS "calls that failed";
-    timeouts TIMEOUTS "calls that took too long";
-    refused REFUSED "calls that the gate refused";
-    puts PUTS "values written";
-    removes REMOVES "keys removed";
-    unwritten UNWRITTEN "values and removals that did not arrive";
-    skipped SKIPPED "writes that were not begun: too many were on their way, or there was no runtime";
-    unencodable UNENCODABLE "values that could not be encoded";
+    hits HITS Count "values that could be served";
+    misses MISSES Count "lookups that found nothing";
+    outdated OUTDATED Count "values that had expired or been invalidated, or were of another life";
+    foreign FOREIGN Count "values of another schema or format";
+    damaged DAMAGED Count "values that were not what was written";
+    errors ERRORS Count "calls that failed";
+    timeouts TIMEOUTS Count "calls that took too long";
+    refused REFUSED Count "calls that the gate refused";
+    puts PUTS Count "values written";
+    removes REMOVES Count "keys removed";
+    unwritten UNWRITTEN Count "values and removals that did not arrive";
+    skipped SKIPPED Count "writes that were not begun: too many were on their way, or there was no runtime";
+    unencodable UNENCODABLE Count "values that could not be encoded";
+    bytes_in BYTES_IN Bytes "length of the values written, with all that the check needs";
+    bytes_out BYTES_OUT Bytes "length of the values read, whether they could be served or not";
 }
 
 /// So many writes to layers may be on their way for one region; what is more is not written.

@@ -264,7 +264,10 @@ fn readings_say_what_happened() {
     (0..10).for_each(|number| put(&disk, number, 0));
     remove(&disk, 0);
     remove(&disk, 100);
-    assert!(get(&disk, 1).is_some() && get(&disk, 0).is_none());
+    let found = get(&disk, 1).unwrap();
+    assert!(get(&disk, 0).is_none());
+    let (all, out) = ((0..10).map(|number| value(number, 0).len()).sum::<usize>() as f64, found.len() as f64);
+    assert_eq!((reading(&disk, "bytes_in"), reading(&disk, "bytes_out")), (all, out));
     for (name, expected) in [("hits", 1.0), ("misses", 1.0), ("puts", 10.0), ("removes", 2.0), ("lost", 0.0)]
     {
         assert_eq!(reading(&disk, name), expected, "{name}");

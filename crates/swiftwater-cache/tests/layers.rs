@@ -167,8 +167,11 @@ async fn fill(prices: &Prices) {
 
 async fn fill_others(prices: &Prices) {
     for key in 100..110 {
+        (0..20).for_each(|_| drop(prices.get(&key))); // moka admits what is in demand, once it has settled
+        readings(prices);
         load(prices, key, 0).await;
     }
+    readings(prices);
     assert!(prices.get(&1).is_none(), "it is in the layer only");
 }
 
@@ -190,6 +193,28 @@ async fn what_memory_has_not_is_found_in_the_layer() {
     assert!(prices.get(&1).is_none(), "with what was left of its lifetime");
     assert_eq!(load(&prices, 1, 20).await.cents, 20, "in the layer, too");
     assert_eq!(of_layer(&prices, "hits"), 1.0);
+}
+
+#[tokio::test]
+async fn what_goes_in_and_out_of_a_layer_is_counted_in_bytes() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let prices = small(&cache, shelf.clone());
+    fill(&prices).await;
+    let lens: Vec<usize> = shelf.map.lock().unwrap().values().map(|(bytes, _)| bytes.len()).collect();
+    assert_eq!(of_layer(&prices, "bytes_in"), lens.iter().sum::<usize>() as f64);
+    assert_eq!(of_layer(&prices, "bytes_out"), 0.0);
+    load(&prices, 1, 20).await;
+    let one = of_layer(&prices, "bytes_out");
+    assert!(lens.contains(&(one as usize)), "{one}");
+    let gone: Vec<u64> = (100..110).filter(|key| prices.get(key).is_none()).take(2).collect();
+    let loader = async |_: ManyCx<u64>| Ok([]);
+    prices.get_or_load_many(&[gone[0], gone[1], 500], loader).await.unwrap();
+    assert!(of_layer(&prices, "bytes_out") >= 2.0 * one, "many at once as well");
+    shelf.be(Mood::Failing);
+    let before = of_layer(&prices, "bytes_in");
+    load(&prices, 501, 20).await;
+    assert_eq!(of_layer(&prices, "bytes_in"), before, "it did not arrive");
 }
 
 #[tokio::test]
@@ -231,10 +256,7 @@ async fn an_insert_outdates_what_the_layer_has() {
     settle().await;
     assert_eq!(prices.get(&1).unwrap().cents, 30);
     shelf.be(Mood::Well);
-    for key in 200..210 {
-        load(&prices, key, 0).await;
-    }
-    assert!(prices.get(&1).is_none());
+    fill_others(&prices).await;
     assert_eq!(load(&prices, 1, 40).await.cents, 40, "and not the 10 that are still there");
 }
 
@@ -339,7 +361,8 @@ async fn a_layer_that_lies_is_found_out() {
     let any = shelf.map.lock().unwrap().values().next().unwrap().clone();
     shelf.map.lock().unwrap().values_mut().for_each(|value| *value = any.clone());
     let mut wrong = 0;
-    for key in [1, 100, 101] {
+    let gone: Vec<u64> = (100..110).filter(|key| prices.get(key).is_none()).take(2).collect();
+    for key in [1, gone[0], gone[1]] {
         wrong += u32::from(load(&prices, key, 77).await.cents != 77);
     }
     assert!(wrong <= 1, "at most the one whose own they are");
@@ -389,12 +412,13 @@ async fn many_keys_are_looked_for_in_one_trip() {
     let prices = builder(&cache).memory(1).layer(near.clone()).layer(far.clone()).build().unwrap();
     fill(&prices).await;
     near.map.lock().unwrap().clear();
+    let gone = (100..110).find(|key| prices.get(key).is_none()).expect("there is room for one");
     let before = far.gets.load(SeqCst);
     let loader = |cx: ManyCx<u64>| async move {
         assert_eq!(cx.keys(), [7]);
         Ok([(7, Price { cents: 70 })])
     };
-    let found = prices.get_or_load_many(&[1, 7, 101], loader).await.unwrap();
+    let found = prices.get_or_load_many(&[1, 7, gone], loader).await.unwrap();
     let cents: Vec<u32> = found.into_iter().map(|hit| hit.unwrap().cents).collect();
     assert_eq!(cents, [10, 70, 0]);
     assert_eq!([near.trips.load(SeqCst), far.trips.load(SeqCst), far.gets.load(SeqCst) - before], [1, 1, 0]);
@@ -439,6 +463,7 @@ async fn an_invalidation_while_a_value_is_decoded_counts() {
     for key in 1..=10 {
         load(key).await;
     }
+    readings(&slow); // settles the store
     let gone = (1..=10).find(|key| slow.get(key).is_none()).expect("there is room for one");
     MEANWHILE.set(Some(cache));
     load(gone).await;

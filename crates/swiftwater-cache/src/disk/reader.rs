@@ -143,7 +143,13 @@ impl Shared {
     }
 
     fn judge(&self, value: Option<Bytes>) -> Option<Bytes> {
-        if value.is_some() { &self.stats.hits } else { &self.stats.misses }.add(1);
+        match &value {
+            Some(value) => {
+                self.stats.hits.add(1);
+                self.stats.bytes_out.add(value.len() as u64);
+            }
+            None => self.stats.misses.add(1),
+        }
         value
     }
 }

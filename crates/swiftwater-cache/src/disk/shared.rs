@@ -132,6 +132,7 @@ impl Shared {
         let op = Op { hash: format::hash(self.id, key), item: Some(Item { key: key.clone(), value }) };
         self.enqueue(weight, op, None)?;
         self.stats.puts.add(1);
+        self.stats.bytes_in.add(len as u64);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use swiftwater_core::{Counter, Desc, Unit, Visitor};
 
 macro_rules! counters {
-    ($($field:ident $desc:ident $help:literal;)*) => {
+    ($($field:ident $desc:ident $unit:ident $help:literal;)*) => {
         #[derive(Debug, Default)]
         pub(super) struct Stats {
             $(pub(super) $field: Counter,)*
@@ -15,19 +15,21 @@ macro_rules! counters {
             }
         }
 
-        $(static $desc: Desc = Desc::new(stringify!($field), Unit::Count, $help);)*
+        $(static $desc: Desc = Desc::new(stringify!($field), Unit::$unit, $help);)*
     };
 }
 
 counters! {
-    hits HITS "lookups that found a value, on disk or on its way there";
-    misses MISSES "lookups that found none";
-    damaged DAMAGED "lookups that found a record which was not as it was written";
-    puts PUTS "values taken in";
-    removes REMOVES "keys removed";
-    lost LOST "values that were taken in and could not be written";
-    rewritten REWRITTEN "values that were written again, since they had been read, when their segment had to make room";
-    segments_evicted SEGMENTS_EVICTED "segments that had to make room";
+    hits HITS Count "lookups that found a value, on disk or on its way there";
+    misses MISSES Count "lookups that found none";
+    damaged DAMAGED Count "lookups that found a record which was not as it was written";
+    puts PUTS Count "values taken in";
+    removes REMOVES Count "keys removed";
+    lost LOST Count "values that were taken in and could not be written";
+    rewritten REWRITTEN Count "values that were written again, since they had been read, when their segment had to make room";
+    segments_evicted SEGMENTS_EVICTED Count "segments that had to make room";
+    bytes_in BYTES_IN Bytes "length of the values taken in";
+    bytes_out BYTES_OUT Bytes "length of the values found";
 }
 
 pub(super) static ENTRIES: Desc = Desc::new("entries", Unit::Count, "keys that have a value");
