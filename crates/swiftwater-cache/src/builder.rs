@@ -28,7 +28,9 @@ use crate::{
     links::Links,
     policy::{FailSafe, Policy},
     region::Region,
+    sink::{Chosen, Converting, Sink, Writes},
     stamps::Stamps,
+    storing::Outlet,
 };
 
 /// Makes a [`Cache`].
@@ -127,6 +129,9 @@ pub struct RegionBuilder<K, V, E = AnyError> {
     max_loads: Option<(usize, Excess)>,
     #[cfg(feature = "layers")]
     layers: Layers<K, V>,
+    outlet: Option<Chosen<K, V, E>>,
+    /// There was one for another type of errors.
+    lost_outlet: bool,
     index: bool,
     enabled: bool,
     error: PhantomData<fn() -> E>,
@@ -153,6 +158,8 @@ impl<K, V> RegionBuilder<K, V> {
             max_loads: None,
             #[cfg(feature = "layers")]
             layers: Layers { schema: None, shape: 0, codec: None, tiers: Vec::new() },
+            outlet: None,
+            lost_outlet: false,
             index: false,
             enabled: true,
             error: PhantomData,
@@ -170,6 +177,8 @@ impl<K, V> RegionBuilder<K, V> {
             max_loads: self.max_loads,
             #[cfg(feature = "layers")]
             layers: self.layers,
+            outlet: None,
+            lost_outlet: self.outlet.is_some(),
             index: self.index,
             enabled: self.enabled,
             error: PhantomData,
@@ -290,6 +299,49 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         self
     }
 
+    /// Where [`Region::store`] writes to, and in which [mode](Writes). Default: nowhere. To be said after [`error`](RegionBuilder::error), since
+    /// the sink's errors become those of the region.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{collections::HashMap, sync::{Arc, Mutex}};
+    /// use swiftwater_cache::{Cache, Hit, Region, Sink, Writes};
+    ///
+    /// #[derive(Default)]
+    /// struct Database(Mutex<HashMap<u64, String>>);
+    ///
+    /// impl Sink<u64, String> for Database {
+    ///     type Error = std::io::Error;
+    ///     async fn store(&self, writes: Vec<(u64, Hit<String>)>) -> Result<(), Self::Error> {
+    ///         let rows = writes.into_iter().map(|(key, name)| (key, name.clone().to_string()));
+    ///         self.0.lock().unwrap().extend(rows); // INSERT .. ON CONFLICT DO UPDATE
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let database = Arc::new(Database::default());
+    /// let cache = Cache::builder().build()?;
+    /// let names: Region<u64, String> = cache.region("names").writes(Writes::behind(database.clone())).build()?;
+    /// names.store(7, "Ada".to_owned()).await?;
+    /// assert_eq!(*names.get(&7).unwrap(), "Ada");
+    /// names.flush().await?;
+    /// assert_eq!(database.0.lock().unwrap()[&7], "Ada");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn writes<S>(mut self, writes: impl Into<Writes<S>>) -> Self
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        E: From<S::Error> + 'static,
+        S: Sink<K, V>,
+    {
+        let Writes { sink, mode } = writes.into();
+        self.outlet = Some((Box::new(Converting(sink, PhantomData)), mode));
+        self
+    }
+
     /// Whether the region keeps an exact index from dependencies to keys, for [`dependents`](Region::dependents) and
     /// [`purge`](Region::purge). Default: no, since invalidating needs none. Costs a place in a map, with the key, for each
     /// dependency of each entry, and a lock for each of them whenever an entry comes or goes.
@@ -339,8 +391,9 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     ///
     /// `memory` must be 1 to 2^53, `expected_entries` at least 1, every time but `stale_for` and a throttle longer than zero,
     /// `jitter` and `refresh_after` from 0 to 1, `max_loads` 1 to 2^20, a `soft_timeout` shorter than the `load_timeout` and
-    /// together with `fail_safe`, and the name not that of a region of the cache that still lives: in a handle, or in a
-    /// load that has not ended.
+    /// together with `fail_safe`, [`writes`](Self::writes) said after `error`, with `max_pending` 1 to 2^24, `max_batch` at least 1 and a `delay`
+    /// of a day at most, and the name not that of a region of the cache that still lives: in a handle, in a load that has
+    /// not ended, or in a write that is pending.
     pub fn build(self) -> Result<Region<K, V, E>, BuildError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -359,6 +412,12 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         {
             return Err(BuildError::new("max_loads", loads, "must be 1 to 2^20"));
         }
+        if self.lost_outlet && self.outlet.is_none() {
+            return Err(BuildError::new("writes", "before `error`", "must be said after `error`"));
+        }
+        if let Some((_, mode)) = &self.outlet {
+            mode.check()?;
+        }
         #[cfg(feature = "layers")]
         let below = self.layers.build(self.name, self.cache.shared())?;
         #[cfg(not(feature = "layers"))]
@@ -371,6 +430,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
             policy: self.policy,
             lane: self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
             below,
+            outlet: self.outlet.map(|(sink, mode)| Outlet::new(sink, mode)),
             enabled: self.enabled,
         };
         let engine = Arc::new(Engine::new(self.name, self.cache.shared().clone(), options));

@@ -22,12 +22,11 @@ use std::{
 use foldhash::fast::RandomState;
 use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 
-#[cfg(feature = "layers")]
-use crate::cache::CloseError;
 use crate::{
+    behind::{Queued, Refused},
     below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
-    cache::{Keys, Part, Shared, Swept},
+    cache::{CloseError, Keys, Part, Shared, Swept},
     dep::{Dep, Edge},
     entry::{Entry, Held},
     error::LoadError,
@@ -39,9 +38,11 @@ use crate::{
     policy::{Phase, Policy},
     relaxed::Fate,
     scope::{NEVER, Readers, Scope},
+    sink::MOST_PENDING,
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
+    storing::Outlet,
     waits::Home,
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct Engine<K, V, E> {
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
+    pub(crate) outlet: Option<Outlet<K, V, E>>,
     enabled: AtomicBool,
     /// Shared by all regions of this name that there ever were.
     keys: Arc<Keys>,
@@ -65,17 +67,70 @@ pub(crate) struct Engine<K, V, E> {
 }
 
 /// What the builder was told.
-pub(crate) struct Options<K, V> {
+pub(crate) struct Options<K, V, E> {
     /// The highest weight, and about how many entries that is.
     pub(crate) room: (u64, usize),
     pub(crate) index: Option<Arc<dyn Follow<K>>>,
     pub(crate) policy: Policy<K, V>,
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
+    pub(crate) outlet: Option<Outlet<K, V, E>>,
     pub(crate) enabled: bool,
 }
 
-type Flights<K, V, E> = HashMap<K, Arc<Flight<V, E>>, RandomState>;
+/// What is on its way of the keys of a shard.
+struct Flights<K, V, E> {
+    loads: HashMap<K, Arc<Flight<V, E>>, RandomState>,
+    /// Values on their way to the source that may be stored afterwards. Empty, as a rule.
+    stores: HashMap<K, Stores, RandomState>,
+}
+
+/// Of one key.
+struct Stores {
+    running: usize,
+    /// Another store, an insert or an invalidation came in between: which of them is the last nobody knows.
+    disturbed: bool,
+}
+
+impl<K: Hash + Eq, V, E> Flights<K, V, E> {
+    fn new(hasher: RandomState) -> Self {
+        Self { loads: HashMap::with_hasher(hasher.clone()), stores: HashMap::with_hasher(hasher) }
+    }
+
+    /// The key has changed: takes its load out of the table, and a store that is running is not the last.
+    fn detach<Q>(&mut self, key: &Q) -> Option<(K, Arc<Flight<V, E>>)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if !self.stores.is_empty()
+            && let Some(stores) = self.stores.get_mut(key)
+        {
+            stores.disturbed = true;
+        }
+        self.loads.remove_entry(key)
+    }
+
+    /// Gives the key back where it is not needed.
+    fn begin_store(&mut self, key: K) -> Option<K> {
+        if let Some(stores) = self.stores.get_mut(&key) {
+            stores.running += 1;
+            stores.disturbed = true;
+            return Some(key);
+        }
+        self.stores.insert(key, Stores { running: 1, disturbed: false });
+        None
+    }
+
+    /// Whether nothing has come in between; and the key, once no store of it is running any more.
+    fn end_store(&mut self, key: &K) -> (bool, Option<K>) {
+        let Some(stores) = self.stores.get_mut(key) else { return (false, None) };
+        let alone = !stores.disturbed;
+        stores.running -= 1;
+        let ended = stores.running == 0;
+        (alone, if ended { self.stores.remove_entry(key).map(|(key, _)| key) } else { None })
+    }
+}
 
 /// What a look at a key finds.
 pub(crate) enum Look<V> {
@@ -111,19 +166,20 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 }
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
-    pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V>) -> Self {
-        let Options { room, index, policy, lane, below, enabled } = options;
+    pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V, E>) -> Self {
+        let Options { room, index, policy, lane, below, outlet, enabled } = options;
         let hasher = RandomState::default();
         Self {
             name,
             whole: Dep::whole(name),
             home: Home::new(cache.id()),
             store: Store::new(room, hasher.clone(), index),
-            flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
+            flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(Flights::new(hasher.clone()))).collect(),
             hasher,
             policy,
             lane,
             below,
+            outlet,
             enabled: AtomicBool::new(enabled),
             keys: cache.keys(name),
             clock: cache.clock.clone(),
@@ -274,7 +330,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let is_loading = self.flights(key).get(key).is_some_and(|flight| !flight.has_landed());
+        let is_loading = self.flights(key).loads.get(key).is_some_and(|flight| !flight.has_landed());
         let entry = self.store.peek(key);
         let now = self.clock.now();
         let mut explanation = Explanation {
@@ -369,25 +425,110 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     where
         K: Clone,
     {
+        let (entry, stamp) = self.make(&key, value, declare);
+        let spare = self.spare(&key);
+        self.stats.inserts.add(1);
+        self.put(self.flights(&key), (key, spare), entry, stamp, Since::Now);
+    }
+
+    /// [`insert`](Self::insert) of what `queue` has put in line for the source; unless it refuses. `start` is told at once whether
+    /// the line wants a task.
+    pub(crate) fn insert_queued(
+        &self,
+        key: K,
+        entry: &Held<V>,
+        stamp: Stamp,
+        queue: impl FnOnce(Held<V>) -> Result<Queued<K, V>, (Refused, [K; 2])>,
+        start: impl FnOnce(bool),
+    ) -> Result<(), Refused>
+    where
+        K: Clone,
+    {
+        let spare = self.spare(&key);
+        let flights = self.flights(&key);
+        match queue(entry.clone()) {
+            Ok(queued) => {
+                // Before anything of the user's is dropped, which may panic.
+                start(queued.start);
+                self.put(flights, (key, spare), entry.clone(), stamp, Since::Now);
+                drop(queued);
+                Ok(())
+            }
+            Err((refused, keys)) => {
+                drop(flights);
+                drop(keys);
+                Err(refused)
+            }
+        }
+    }
+
+    /// A value of the key is on its way to the source.
+    pub(crate) fn begin_store(&self, key: K) {
+        let mut flights = self.flights(&key);
+        let unused = flights.begin_store(key);
+        drop(flights);
+        drop(unused);
+    }
+
+    /// It may have arrived there.
+    pub(crate) fn end_store(&self, key: &K) {
+        let mut flights = self.flights(key);
+        let noted = flights.end_store(key);
+        self.forget(flights, key);
+        drop(noted);
+    }
+
+    /// It has arrived, as this entry.
+    pub(crate) fn end_store_with(&self, (key, spare): (K, Option<K>), entry: Held<V>, stamp: Stamp) {
+        let mut flights = self.flights(&key);
+        let (alone, noted) = flights.end_store(&key);
+        if alone {
+            self.put(flights, (key, spare), entry, stamp, Since::Stamp);
+        } else {
+            self.forget(flights, &key);
+        }
+        drop(noted);
+    }
+
+    /// Makes an entry of a value that does not come from a loader, as known from now on.
+    pub(crate) fn make(&self, key: &K, value: V, declare: impl FnOnce(&Scope)) -> (Held<V>, Stamp) {
         let scope = Scope::new(self.home);
         declare(&scope);
         let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
-        let entry = self.entry(&key, value, &scope, stamp, start);
+        (self.entry(key, value, &scope, stamp, start), stamp)
+    }
+
+    /// The key once more, for layers; cloned before any lock is taken.
+    pub(crate) fn spare(&self, key: &K) -> Option<K>
+    where
+        K: Clone,
+    {
+        self.below.is_some().then(|| key.clone())
+    }
+
+    /// Stores an entry that was [made](Self::make) here, unless what it depends on has been invalidated since its stamp.
+    fn put(
+        &self,
+        mut flights: MutexGuard<'_, Flights<K, V, E>>,
+        (key, spare): (K, Option<K>),
+        entry: Held<V>,
+        stamp: Stamp,
+        since: Since,
+    ) {
         let changed = self.key_dep(&key);
-        let layered = self.below.as_ref().map(|below| (below, key.clone()));
-        self.stats.inserts.add(1);
-        let mut flights = self.flights(&key);
+        let layered = self.below.as_ref().zip(spare);
         if layered.is_some() {
             // What layers have of the key is the past, wherever it is on its way. The entry is not, unless something else
             // has moved meanwhile.
-            let version = self.cache.stamps.invalidate(changed);
-            if self.cache.stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
+            let (version, alone) = self.cache.stamps.invalidate_since(changed, stamp);
+            if (alone || since == Since::Now)
+                && self.cache.stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
                 && self.cache.stamps.current(entry.edges(), stamp)
             {
                 entry.restamp(version);
             }
         }
-        let detached = flights.remove_entry(&key);
+        let detached = flights.detach(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.
         let outgoing = if self.servable(&key, &entry) {
             self.store.insert(key, entry.clone())
@@ -416,8 +557,15 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut flights = self.flights(key);
-        let detached = flights.remove_entry(key);
+        self.forget(self.flights(key), key);
+    }
+
+    fn forget<Q>(&self, mut flights: MutexGuard<'_, Flights<K, V, E>>, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let detached = flights.detach(key);
         let removed = self.store.remove(key);
         drop(flights);
         // After the entry is gone: a load that has read it took its stamp before this one. Nothing in memory is left that
@@ -460,7 +608,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let (owned, landing_key) = (key.clone(), key.clone()); // the user's code, so before the lock
         let mut flights = self.flights(key);
         // One that has landed and is still here could not be taken out: the key's `Hash` or `Eq` panicked.
-        if let Some(flight) = flights.get(key).filter(|flight| !flight.has_landed()) {
+        if let Some(flight) = flights.loads.get(key).filter(|flight| !flight.has_landed()) {
             return Boarded::Joins(flight.clone());
         }
         // What the caller missed may have been stored between its look and the lock.
@@ -471,7 +619,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             return Boarded::Stored(entry);
         }
         let flight = Arc::new(Flight::new(self.home));
-        let landed = flights.insert(owned, flight.clone());
+        let landed = flights.loads.insert(owned, flight.clone());
         drop(flights);
         drop(landed);
         Boarded::Leads(Landing::new(self.clone(), landing_key, flight))
@@ -536,8 +684,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             flight.hold();
         }
         let mut flights = self.flights(key);
-        let ours = flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
-        let key = if ours { flights.remove_entry(key).map(|(key, _)| key) } else { None };
+        let ours = flights.loads.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
+        let key = if ours { flights.loads.remove_entry(key).map(|(key, _)| key) } else { None };
         let entry = match arrival {
             Arrival::Entry(entry) => entry,
             Arrival::Absent => {
@@ -634,6 +782,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         });
     }
 
+    /// Writes of these keys have arrived at the source. What was read there before and depends on one by its name is the
+    /// past only now.
+    pub(crate) fn have_arrived(&self, keys: &[K]) {
+        if self.keys.are_named() {
+            for key in keys {
+                self.cache.stamps.supersede(self.key_dep(key));
+            }
+        }
+    }
+
     /// What depends on this key.
     pub(crate) fn key_dep<Q: Hash + ?Sized>(&self, key: &Q) -> Dep {
         self.whole.key(key)
@@ -674,6 +832,9 @@ where
         visitor.gauge(&stats::ENTRIES, self.store.len() as f64);
         visitor.gauge(&stats::WEIGHT, self.store.weight() as f64);
         visitor.gauge(&stats::CAPACITY, self.store.capacity() as f64);
+        if let Some(line) = self.line() {
+            visitor.gauge(&stats::PENDING, line.pending() as f64);
+        }
         if let Some(below) = &self.below {
             below.observe(visitor);
         }
@@ -688,6 +849,10 @@ where
 {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn close_writes(self: Arc<Self>) -> Waits<'static, Result<(), CloseError>> {
+        Box::pin(async move { Self::close_writes(&self).await })
     }
 
     #[cfg(feature = "layers")]
@@ -726,7 +891,25 @@ where
             };
             each(Knob::new(&stats::MAX_LOADS, 1.0..=Lane::MOST as f64, 1.0, &self, read, write));
         }
+        if self.line().is_some() {
+            let read = |engine: &Self| engine.line().map_or(0.0, |line| line.max_pending() as f64);
+            let write = |engine: &Self, writes: f64| {
+                if let Some(line) = engine.line() {
+                    line.set_max_pending(writes as usize);
+                }
+            };
+            each(Knob::new(&stats::MAX_PENDING, 1.0..=MOST_PENDING as f64, 1.0, &self, read, write));
+        }
     }
+}
+
+/// From when on an invalidation of its own key concerns an entry that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// It is known when it is stored.
+    Now,
+    /// It was known then.
+    Stamp,
 }
 
 /// How many entries a sweep looks at between two pauses.

@@ -76,6 +76,9 @@ pub enum LoadError<E> {
     Panicked,
     /// The load took longer than [`load_timeout`](crate::RegionBuilder::load_timeout) allows, and was dropped.
     TimedOut,
+    /// A write of the key is pending [behind](crate::Behind), was tried, and has failed: the source would have answered from
+    /// the past.
+    Unwritten,
 }
 
 impl<E> LoadError<E> {
@@ -100,6 +103,7 @@ impl<E> Clone for LoadError<E> {
             Self::NoRuntime => Self::NoRuntime,
             Self::Panicked => Self::Panicked,
             Self::TimedOut => Self::TimedOut,
+            Self::Unwritten => Self::Unwritten,
         }
     }
 }
@@ -115,6 +119,7 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
             Self::NoRuntime => f.write_str("NoRuntime"),
             Self::Panicked => f.write_str("Panicked"),
             Self::TimedOut => f.write_str("TimedOut"),
+            Self::Unwritten => f.write_str("Unwritten"),
         }
     }
 }
@@ -130,6 +135,7 @@ impl<E> fmt::Display for LoadError<E> {
             Self::NoRuntime => "the load has to wait, but there is no tokio runtime here",
             Self::Panicked => "the loader panicked",
             Self::TimedOut => "the loader took too long",
+            Self::Unwritten => "a write of the key has not arrived at the source",
         })
     }
 }

@@ -93,7 +93,7 @@
 //! | Feature | What it adds |
 //! |---|---|
 //! | `disk` | `Disk`, a layer in files of a local directory: a log of segments with a hard bound; needs a Unix |
-//! | `layers` | layers below memory: the trait `Layer`, regions that use some, `Cache::close`; values and keys implement serde's traits |
+//! | `layers` | layers below memory: the trait `Layer`, regions that use some, what `Cache::close` does for them; values and keys implement serde's traits |
 //! | `testing` | the laws of `Layer` as functions to call on a layer of your own |
 //!
 //! Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads and for time-outs; loads that never wait,
@@ -104,6 +104,7 @@
 #[doc = include_str!("../docs/invalidation.md")]
 pub mod invalidation {}
 
+mod behind;
 mod below;
 mod builder;
 mod cache;
@@ -137,9 +138,11 @@ mod relaxed;
 mod scope;
 #[cfg(feature = "layers")]
 mod shape;
+mod sink;
 mod stamps;
 mod stats;
 mod store;
+mod storing;
 mod sync;
 #[cfg(feature = "layers")]
 mod tier;
@@ -149,9 +152,7 @@ mod waits;
 mod writing;
 
 pub use builder::{Builder, RegionBuilder};
-#[cfg(feature = "layers")]
-pub use cache::CloseError;
-pub use cache::{Cache, Invalidation, Reach, Swept};
+pub use cache::{Cache, CloseError, Invalidation, Reach, Swept};
 pub use change::Change;
 pub use dep::{Dep, MAX_EDGES};
 #[cfg(feature = "disk")]
@@ -166,6 +167,7 @@ pub use links::LinkError;
 pub use many::ManyCx;
 pub use region::{Loaded, Region, Within};
 pub use scope::{LoadCx, Scope};
+pub use sink::{Behind, FlushError, Sink, StoreError, Writes};
 #[cfg(feature = "layers")]
 pub use tier::{Fill, Tier};
 pub use writing::Writing;

@@ -85,13 +85,19 @@ where
             };
             let _waiting = wait(&readers, &flight)?;
             let result = if let Some(landing) = landing {
-                let Some(place) = self.place(slice::from_ref(&landing)).await else {
-                    landing.refuse(LoadError::Busy);
-                    let busy = self.instead(&key, fallback, Err(LoadError::Busy), &readers);
-                    return busy;
+                let landing = match self.after_write(landing, fallback.is_some()).await {
+                    Ok(landing) => landing,
+                    Err(late) => return self.instead(&key, fallback, Err(late), &readers),
                 };
-                let old = old.map(Hit::stale);
-                landing.lead(|cx| load(cx, old), place, Start::Here);
+                if let Some(landing) = landing {
+                    let Some(place) = self.place(slice::from_ref(&landing)).await else {
+                        landing.refuse(LoadError::Busy);
+                        let busy = self.instead(&key, fallback, Err(LoadError::Busy), &readers);
+                        return busy;
+                    };
+                    let old = old.map(Hit::stale);
+                    landing.lead(|cx| load(cx, old), place, Start::Here);
+                }
                 self.landed(&flight, fallback.is_some()).await
             } else {
                 self.stats.joins.add(1);
@@ -158,6 +164,9 @@ where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
+        if self.is_unwritten(&key) {
+            return; // the source would answer from the past
+        }
         let place = match &self.lane {
             None => None,
             Some(lane) => match lane.try_enter() {
@@ -205,11 +214,13 @@ where
         let flight = Arc::new(Flight::new(self.home));
         let _waiting = wait(readers, &flight)?;
         let landing = Landing::new(self.clone(), key.clone(), flight.clone());
-        let Some(place) = self.place(slice::from_ref(&landing)).await else {
-            landing.refuse(LoadError::Busy);
-            return Err(LoadError::Busy);
-        };
-        landing.lead(|cx| load(cx, None), place, Start::Here);
+        if let Some(landing) = self.after_write(landing, false).await? {
+            let Some(place) = self.place(slice::from_ref(&landing)).await else {
+                landing.refuse(LoadError::Busy);
+                return Err(LoadError::Busy);
+            };
+            landing.lead(|cx| load(cx, None), place, Start::Here);
+        }
         let result = flight.landed().await.clone();
         self.inherit(readers, &key, &flight, &result);
         result.map(Hit::fresh)
@@ -321,6 +332,12 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     /// The load begins now: what is invalidated from here on it may not have seen.
     pub(crate) fn begin(&self) -> Tick {
         self.engine.stats.loads.add(1);
+        self.flight.begin(self.engine.cache.stamps.now());
+        self.engine.now()
+    }
+
+    /// The load waits before it begins: as far as joiners are concerned it begins now.
+    pub(crate) fn wait(&self) -> Tick {
         self.flight.begin(self.engine.cache.stamps.now());
         self.engine.now()
     }

@@ -140,6 +140,7 @@ where
                 .iter()
                 .map(|(_, flight, _)| wait(&readers, flight))
                 .collect::<Result<Vec<_>, LoadError<E>>>()?;
+            let landings = self.after_writes(landings).await;
             if !landings.is_empty() {
                 match self.place(&landings).await {
                     Some(place) => lead(self, landings, load.clone(), place),
