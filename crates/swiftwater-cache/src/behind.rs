@@ -64,7 +64,7 @@ struct Queue<K, V, E> {
     suspects: usize,
     /// There is a task, or will be.
     running: bool,
-    /// How many calls have failed since one succeeded.
+    /// How many calls have failed since one succeeded, of writes that had not failed alone before.
     failures: u64,
     backoff: Backoff,
     /// Until then only what is urgent goes.
@@ -139,7 +139,7 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
             suspects: 0,
             running: false,
             failures: 0,
-            backoff: backoff(),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE_OF_ALL),
             paused: None,
         };
         let max_pending = AtomicUsize::new(max_pending);
@@ -206,7 +206,8 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
             queue.order.insert((Rank::Ordinary, turn), spare);
             let (suspect, retry, backoff, told) = (false, None, None, Vec::new());
             queue.writes.insert(key, Write { entry, turn, due, suspect, retry, backoff, told });
-            (<_>::default(), queue.fresh() == self.max_batch)
+            // The task may be waiting for something that is due later, or for company.
+            (<_>::default(), [1, self.max_batch].contains(&queue.fresh()))
         };
         let start = !replace(&mut queue.running, true);
         drop(queue);
@@ -339,9 +340,12 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
             queue.backoff.reset();
             queue.paused = None;
         } else {
-            queue.failures += 1;
+            // That one fails again which has failed alone says nothing new of the source.
+            let known = alone
+                && keys.iter().all(|key| queue.away.get(key).is_some_and(|write| write.backoff.is_some()));
+            queue.failures += u64::from(!known);
             if queue.failures > 1 {
-                // Not one write, but the source.
+                // Not a write, but the source.
                 queue.paused = Some(now + queue.backoff.next_delay());
             }
         }
@@ -355,7 +359,8 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
                 continue;
             }
             if alone {
-                let backoff = write.backoff.get_or_insert_with(|| Box::new(backoff()));
+                let first = || Box::new(Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+                let backoff = write.backoff.get_or_insert_with(first);
                 write.retry = Some(now + backoff.next_delay());
             }
             write.due = now;
@@ -630,11 +635,9 @@ pub(crate) fn runtime() -> Option<Handle> {
     sleep(Duration::ZERO).map(|_| runtime)
 }
 
-fn backoff() -> Backoff {
-    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
-}
-
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Shorter, since it may be that only some writes are refused, and others wait.
+const LONGEST_PAUSE_OF_ALL: Duration = Duration::from_secs(5);
 /// In how many runtimes that end it is tried.
 const TRIES: u32 = 3;

@@ -111,7 +111,7 @@ impl<S> Writes<S> {
 /// A write waits for at most [`delay`](Self::delay), in which a later one of its key takes its place, and then goes to the
 /// sink with others, first come, first served, one call at a time. A call that fails or panics is made again, for ever: its
 /// writes one by one, and each that fails alone after a pause of its own, 100 ms to 30 s, so that a write which the
-/// source refuses holds up nothing but itself. While nothing succeeds at all, everything pauses. No write is dropped.
+/// source refuses holds up nothing but itself. While nothing succeeds at all, one write at a time is tried, every 5 s at least. No write is dropped.
 ///
 /// A load of a key whose write is pending does not ask the source, which would answer from the past: it lets the write
 /// go first, at once, and fails with [`LoadError::Unwritten`](crate::LoadError::Unwritten) if that fails.
