@@ -44,6 +44,9 @@
 //! The usual "look it up, load it, put it in" has no such memory: a value that was read before a change and stored after it
 //! stays. So does one that is put in by [`Region::insert`], hence its warning: load through [`Region::get_or_load`].
 //!
+//! A region that is told where to write ([`RegionBuilder::writes`]) changes its source by [`Region::store`]: around the cache,
+//! through it, or behind it, later and in batches. [`Writes`] says what a reader sees when, and what a crash can lose.
+//!
 //! # Guarantees
 //!
 //! The seven laws of [`Region`] are the contract; the first is the sentence at the top of this page. It is relaxed only for what is
@@ -57,6 +60,7 @@
 //! - **What was not declared.** A loader that reads something without saying so, or hands work to another task without
 //!   [`Region::within`], has a value that nobody can invalidate. The same is true of what it got before it was called: a
 //!   [`Hit`] that it captured, or a read whose first poll was outside of it.
+//! - **What is pending behind**, for whoever reads the source other than through the region that wrote it ([`Behind`]).
 //! - **Other caches.** Dependencies do not cross from one [`Cache`] to another: use one, with many regions.
 //! - **Other processes.** An invalidation reaches this process.
 //!
@@ -74,8 +78,8 @@
 //!
 //! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more, or
 //! with `idle`, `refresh_after` or `fail_safe`, another block. The version cells cost half a MiB per cache. There is no
-//! background task: pending and background loads run in tasks of the current runtime, writes to layers as well, and
-//! [`Cache::sweep`] when it is called.
+//! background task: pending and background loads run in tasks of the current runtime, writes to layers as well, those behind
+//! in one per region while any are pending, and [`Cache::sweep`] when it is called.
 //!
 //! [quick_cache]: https://docs.rs/quick_cache
 //!

@@ -227,7 +227,7 @@ where
     /// **A value that was read from a source before this call may be older than an invalidation in between.** Load through
     /// [`get_or_load`](Self::get_or_load) what can be loaded. `insert` is for values that are made here. It is safe for a
     /// value that was just written to the source only where one writer at a time inserts a key: of two, the later write
-    /// may be the earlier insert. [`invalidate`](Self::invalidate) has no such trap.
+    /// may be the earlier insert. [`invalidate`](Self::invalidate) and [`store`](Self::store) have no such trap.
     ///
     /// It takes the place of the stored value and of the one that is being loaded, and makes stale what was loaded from
     /// the old one.

@@ -308,6 +308,7 @@ async fn a_load_whose_write_fails_fails_and_all_who_wait_for_it() {
     let (cache, gates) = (cache(), Gates::new());
     let source = Source::gated(&gates);
     let rows = evicted(&cache, &source, 1, 7).await;
+    cache.invalidate(dep!("something else"));
     let loads: Vec<_> = (0..3)
         .map(|_| {
             let (rows, source) = (rows.clone(), source.clone());

@@ -128,7 +128,9 @@ impl World {
                 let rows = self.rows.clone();
                 self.asked.spawn(async move { drop(rows.flush().await) });
             }
-            Step::Invalidate(key) => drop(self.rows.invalidate(&key)),
+            Step::Invalidate(key) => {
+                self.rows.invalidate(&key);
+            }
             Step::Press(key) => {
                 self.rows.insert(100 + key, 0);
                 self.rows.insert(200 + key, 0);
@@ -141,7 +143,9 @@ impl World {
             Step::Store(key) => {
                 self.value += 1;
                 match self.rows.store(key, self.value).await {
-                    Ok(()) => drop(self.twin.insert(key, self.value)),
+                    Ok(()) => {
+                        self.twin.insert(key, self.value);
+                    }
                     Err(StoreError::Full(value)) => assert_eq!(value, self.value),
                     Err(error) => panic!("{error}"),
                 }
