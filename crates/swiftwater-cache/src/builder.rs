@@ -2,7 +2,7 @@
 
 #[cfg(feature = "layers")]
 use std::path::PathBuf;
-use std::{fmt, hash::Hash, sync::Arc, time::Duration};
+use std::{fmt, hash::Hash, marker::PhantomData, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use swiftwater_core::{BuildError, Clock};
@@ -23,9 +23,11 @@ use crate::{
     policy::{FailSafe, Policy},
     region::Region,
     review::{InvalidationPolicy, Judge, Review},
+    sink::{Chosen, Converting, Sink, Writes},
     source::{AnySource, Source},
     stamps::Stamps,
     store::Store,
+    storing::Outlet,
     warm::refresh_every,
 };
 #[cfg(feature = "layers")]
@@ -137,10 +139,11 @@ pub struct RegionBuilder<K, V, E = AnyError> {
     max_loads: Option<(usize, Excess)>,
     source: Option<Arc<dyn AnySource<K, V, E>>>,
     refresh_every: Option<Duration>,
-    /// What was told for another error type.
-    lost: Option<&'static str>,
     #[cfg(feature = "layers")]
     layers: Layers<K, V>,
+    outlet: Option<Chosen<K, V, E>>,
+    /// There was a source, and an outlet, for another type of errors.
+    lost: [bool; 2],
     index: bool,
     advice: bool,
     enabled: bool,
@@ -169,9 +172,10 @@ impl<K, V> RegionBuilder<K, V> {
             max_loads: None,
             source: None,
             refresh_every: None,
-            lost: None,
             #[cfg(feature = "layers")]
             layers: Layers { schema: None, shape: 0, codec: None, tiers: Vec::new() },
+            outlet: None,
+            lost: [false; 2],
             index: false,
             advice: false,
             enabled: true,
@@ -179,7 +183,7 @@ impl<K, V> RegionBuilder<K, V> {
     }
 
     /// What the region's loaders fail with. Default: [`AnyError`], which every error converts into with `?`. To be said before
-    /// what depends on it: a [`source`](Self::source).
+    /// what depends on it: a [`source`](Self::source), [`writes`](Self::writes).
     pub fn error<E>(self) -> RegionBuilder<K, V, E> {
         RegionBuilder {
             cache: self.cache,
@@ -192,9 +196,10 @@ impl<K, V> RegionBuilder<K, V> {
             max_loads: self.max_loads,
             source: None,
             refresh_every: self.refresh_every,
-            lost: self.lost.or_else(|| self.source.map(|_| "source")),
             #[cfg(feature = "layers")]
             layers: self.layers,
+            outlet: None,
+            lost: [self.source.is_some(), self.outlet.is_some()],
             index: self.index,
             advice: self.advice,
             enabled: self.enabled,
@@ -340,7 +345,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// Where the region's values come from, for those who [`fetch`](Region::fetch) them, for
-    /// [`refresh_every`](Self::refresh_every) and for [`warm`](Region::warm). Default: none, every call brings its loader.
+    /// [`refresh_every`](Self::refresh_every) and for [`warm`](Region::warm). Default: none, every call brings its loader. To be
+    /// said after [`error`](RegionBuilder::error): its errors are those of the region.
     pub fn source<S>(mut self, source: S) -> Self
     where
         K: Clone + Send + Sync + 'static,
@@ -396,6 +402,49 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     pub fn invalidation_policy(mut self, policy: impl InvalidationPolicy<V>, every: Duration) -> Self {
         let judge: Judge<V> = Box::new(move |facts| policy.judge(facts));
         self.policy.review = Some(Review { judge, every });
+        self
+    }
+
+    /// Where [`Region::store`] writes to, and in which [mode](Writes). Default: nowhere. To be said after [`error`](RegionBuilder::error), since
+    /// the sink's errors become those of the region.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{collections::HashMap, sync::{Arc, Mutex}};
+    /// use swiftwater_cache::{Cache, Hit, Region, Sink, Writes};
+    ///
+    /// #[derive(Default)]
+    /// struct Database(Mutex<HashMap<u64, String>>);
+    ///
+    /// impl Sink<u64, String> for Database {
+    ///     type Error = std::io::Error;
+    ///     async fn store(&self, writes: Vec<(u64, Hit<String>)>) -> Result<(), Self::Error> {
+    ///         let rows = writes.into_iter().map(|(key, name)| (key, name.clone().to_string()));
+    ///         self.0.lock().unwrap().extend(rows); // INSERT .. ON CONFLICT DO UPDATE
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let database = Arc::new(Database::default());
+    /// let cache = Cache::builder().build()?;
+    /// let names: Region<u64, String> = cache.region("names").writes(Writes::behind(database.clone())).build()?;
+    /// names.store(7, "Ada".to_owned()).await?;
+    /// assert_eq!(*names.get(&7).unwrap(), "Ada");
+    /// names.flush().await?;
+    /// assert_eq!(database.0.lock().unwrap()[&7], "Ada");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn writes<S>(mut self, writes: impl Into<Writes<S>>) -> Self
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        E: From<S::Error> + 'static,
+        S: Sink<K, V>,
+    {
+        let Writes { sink, mode } = writes.into();
+        self.outlet = Some((Box::new(Converting(sink, PhantomData)), mode));
         self
     }
 
@@ -456,11 +505,11 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     ///
     /// # Errors
     ///
-    /// `refresh_every` needs a `source`, and `build` to be called within a runtime with timers; a `source` must be given after
-    /// `error`. `memory` must be 1 to 2^53, `expected_entries` at least 1, every time but `stale_for` and a throttle longer than zero,
+    /// `refresh_every` needs a `source`, and `build` to be called within a runtime with timers. `memory` must be 1 to 2^53, `expected_entries` at least 1, every time but `stale_for` and a throttle longer than zero,
     /// `jitter` and `refresh_after` from 0 to 1, `max_loads` 1 to 2^20, a `soft_timeout` shorter than the `load_timeout` and
-    /// together with `fail_safe`, and the name not that of a region of the cache that still lives: in a handle, or in a
-    /// load that has not ended.
+    /// together with `fail_safe`, [`source`](Self::source) and [`writes`](Self::writes) said after `error`, the latter, with `max_pending` 1 to 2^24, `max_batch` at least 1 and a `delay`
+    /// of a day at most, and the name not that of a region of the cache that still lives: in a handle, in a load that has
+    /// not ended, or in a write that is pending.
     pub fn build(self) -> Result<Region<K, V, E>, BuildError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -479,13 +528,19 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         {
             return Err(BuildError::new("max_loads", loads, "must be 1 to 2^20"));
         }
+        let said = [("source", self.source.is_some()), ("writes", self.outlet.is_some())];
+        for ((option, is_said), was_lost) in said.into_iter().zip(self.lost) {
+            if was_lost && !is_said {
+                return Err(BuildError::new(option, "before `error`", "must be said after `error`"));
+            }
+        }
+        if let Some((_, mode)) = &self.outlet {
+            mode.check()?;
+        }
         #[cfg(feature = "layers")]
         let below = self.layers.build(self.name, self.cache.shared())?;
         #[cfg(not(feature = "layers"))]
         let below = None;
-        if let Some(option) = self.lost {
-            return Err(BuildError::new(option, "of another error type", "must be given after `error`"));
-        }
         if let Some(every) = self.refresh_every {
             let nonsense = if every.is_zero() {
                 "must be longer than zero"
@@ -522,6 +577,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
             lane: self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
             below,
             source: self.source,
+            outlet: self.outlet.map(|(sink, mode)| Outlet::new(sink, mode)),
             enabled: self.enabled,
         };
         let engine = Arc::new(Engine::new(self.name, self.cache.shared().clone(), options));

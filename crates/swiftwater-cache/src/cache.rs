@@ -74,6 +74,12 @@ impl Keys {
         self.matter.load(Relaxed)
     }
 
+    /// Whether somebody may depend on one without having read it here. Whoever names the first one later makes what was known
+    /// until then the past himself.
+    pub(crate) fn are_named(&self) -> bool {
+        self.named.get().is_some()
+    }
+
     /// A load is about to read one. Relaxed: the locks that it and an insert take afterwards order it.
     pub(crate) fn read(&self) {
         self.matter.store(true, Relaxed);
@@ -94,6 +100,8 @@ impl Keys {
 pub(crate) trait Part: Observe + Send + Sync {
     fn name(&self) -> &'static str;
     fn knobs(self: Arc<Self>, each: &mut dyn FnMut(Knob));
+    /// Takes no more writes for the source, and waits until those that are pending have arrived or failed.
+    fn close_writes(self: Arc<Self>) -> Waits<'static, Result<(), CloseError>>;
     /// Waits until what is on its way to layers has arrived. From then on nothing is written to them.
     #[cfg(feature = "layers")]
     fn settle(self: Arc<Self>) -> Waits<'static, ()>;
@@ -287,21 +295,41 @@ impl Cache {
         all
     }
 
-    /// Ends the life of the layers in order: waits until what is on its way to them has arrived, closes them, and writes
-    /// down what has been invalidated, where [`persist`](Builder::persist) says. The regions go on without layers.
+    /// Ends the cache in order. From now on nothing is [stored](crate::Region::store) through it; what is pending behind is
+    /// tried at once, all of it. Then the layers, if there are any: it waits until what is on its way to them has arrived,
+    /// closes them, and writes down what has been invalidated, where `Builder::persist` says. The regions go on, without
+    /// layers and without writing.
     ///
     /// Invalidate nothing after this: what was written down would not say so, and is taken back.
     ///
+    /// While a source hangs or refuses, this takes as long as the sink needs to fail for every write that is pending: put
+    /// a limit on it.
+    ///
     /// # Errors
     ///
-    /// [`CloseError`] if a layer could not be closed, or the file not be written; everything else has been done all the
-    /// same. Without the file the next start begins a new life, as after a crash.
+    /// [`CloseError`] if some writes have not arrived, a layer could not be closed, or the file not be written; everything
+    /// else has been done all the same. Writes that have not arrived stay pending and are tried again as long as the process
+    /// lives; their keys have been invalidated, so that no layer serves after a restart what the source has never got. Without the
+    /// file the next start begins a new life, as after a crash.
     ///
     /// # Cancel safety
     ///
     /// Dropped before its end, it may have closed some layers, and nothing is written down. It may be called again.
-    #[cfg(feature = "layers")]
     pub async fn close(&self) -> Result<(), CloseError> {
+        let mut closed = Ok(());
+        // First: what does not arrive is invalidated, in layers as well.
+        for region in self.0.living() {
+            closed = closed.and(region.close_writes().await);
+        }
+        #[cfg(feature = "layers")]
+        {
+            closed = closed.and(self.close_layers().await);
+        }
+        closed
+    }
+
+    #[cfg(feature = "layers")]
+    async fn close_layers(&self) -> Result<(), CloseError> {
         // All of them first: regions may share a layer.
         for region in self.0.living() {
             region.settle().await;
@@ -323,7 +351,7 @@ impl Cache {
             Err(_) => write(),
         };
         closed?;
-        written.map_err(|error| CloseError { layer: None, error: error.into() })
+        written.map_err(|error| CloseError { left: Left::Versions, error: Some(error.into()) })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -504,37 +532,70 @@ pub struct Swept {
 }
 
 /// What went wrong when a cache was closed: the first of several.
-#[cfg(feature = "layers")]
 #[derive(Debug)]
 pub struct CloseError {
-    /// `None`: it was the file of versions.
-    pub(crate) layer: Option<&'static str>,
-    pub(crate) error: Box<dyn std::error::Error + Send + Sync>,
+    left: Left,
+    error: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-#[cfg(feature = "layers")]
+/// What is not as it should be.
+#[derive(Debug)]
+enum Left {
+    #[cfg(feature = "layers")]
+    Layer(&'static str),
+    #[cfg(feature = "layers")]
+    Versions,
+    Writes(&'static str, usize),
+}
+
 impl CloseError {
-    /// The name of the layer that could not be closed; `None` if it was the file of versions that could not be written.
+    /// The name of the layer that could not be closed, if that is what it was.
     #[must_use]
     pub fn layer(&self) -> Option<&'static str> {
-        self.layer
+        match self.left {
+            #[cfg(feature = "layers")]
+            Left::Layer(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// The region whose writes have not all arrived at the source, and how many have not, if that is what it was.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<(&'static str, usize)> {
+        match self.left {
+            Left::Writes(region, writes) => Some((region, writes)),
+            #[cfg(feature = "layers")]
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "layers")]
+    pub(crate) fn of_layer(name: &'static str, error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self { left: Left::Layer(name), error: Some(error) }
+    }
+
+    pub(crate) fn writes(region: &'static str, writes: usize) -> Self {
+        Self { left: Left::Writes(region, writes), error: None }
     }
 }
 
-#[cfg(feature = "layers")]
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.layer {
-            Some(layer) => write!(f, "the layer `{layer}` could not be closed"),
-            None => f.write_str("the versions could not be written down"),
+        match self.left {
+            #[cfg(feature = "layers")]
+            Left::Layer(layer) => write!(f, "the layer `{layer}` could not be closed"),
+            #[cfg(feature = "layers")]
+            Left::Versions => f.write_str("the versions could not be written down"),
+            Left::Writes(region, writes) => {
+                write!(f, "{writes} writes of the region `{region}` have not arrived at the source")
+            }
         }
     }
 }
 
-#[cfg(feature = "layers")]
 impl std::error::Error for CloseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.error)
+        self.error.as_deref().map(|error| error as _)
     }
 }
 

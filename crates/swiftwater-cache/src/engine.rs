@@ -22,13 +22,12 @@ use std::{
 use foldhash::fast::RandomState;
 use swiftwater_core::{Clock, Knob, Observe, Tick, Visitor};
 
-#[cfg(feature = "layers")]
-use crate::cache::CloseError;
 use crate::{
     advice::{Advice, Advisor, Birth},
+    behind::{Queued, Refused},
     below::{Below, Found, Moment, Waits},
     builder::MAX_MEMORY,
-    cache::{Keys, Part, Shared, Swept},
+    cache::{CloseError, Keys, Part, Shared, Swept},
     dep::{Dep, Edge},
     entry::{Entry, Held},
     error::LoadError,
@@ -40,11 +39,13 @@ use crate::{
     relaxed::Fate,
     review::Judgement,
     scope::{NEVER, Readers, Scope},
+    sink::MOST_PENDING,
     skip::Skip,
     source::AnySource,
     stamps::Stamp,
     stats::{self, Stats},
     store::{Evicted, Store},
+    storing::Outlet,
     sync::{Mutex, MutexGuard},
     usage::Usage,
     waits::Home,
@@ -64,6 +65,7 @@ pub(crate) struct Engine<K, V, E> {
     pub(crate) lane: Option<Lane>,
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
     pub(crate) source: Option<Arc<dyn AnySource<K, V, E>>>,
+    pub(crate) outlet: Option<Outlet<K, V, E>>,
     state: AtomicU8,
     /// What is told of every lookup and of every entry, if the region has one.
     advisor: Option<Box<Advisor>>,
@@ -82,10 +84,63 @@ pub(crate) struct Options<K, V, E> {
     pub(crate) below: Option<Arc<dyn Below<K, V>>>,
     pub(crate) source: Option<Arc<dyn AnySource<K, V, E>>>,
     pub(crate) advisor: Option<Box<Advisor>>,
+    pub(crate) outlet: Option<Outlet<K, V, E>>,
     pub(crate) enabled: bool,
 }
 
-type Flights<K, V, E> = HashMap<K, Arc<Flight<V, E>>, RandomState>;
+/// What is on its way of the keys of a shard.
+struct Flights<K, V, E> {
+    loads: HashMap<K, Arc<Flight<V, E>>, RandomState>,
+    /// Values on their way to the source that may be stored afterwards. Empty, as a rule.
+    stores: HashMap<K, Stores, RandomState>,
+}
+
+/// Of one key.
+struct Stores {
+    running: usize,
+    /// Another store, an insert or an invalidation came in between: which of them is the last nobody knows.
+    disturbed: bool,
+}
+
+impl<K: Hash + Eq, V, E> Flights<K, V, E> {
+    fn new(hasher: RandomState) -> Self {
+        Self { loads: HashMap::with_hasher(hasher.clone()), stores: HashMap::with_hasher(hasher) }
+    }
+
+    /// The key has changed: takes its load out of the table, and a store that is running is not the last.
+    fn detach<Q>(&mut self, key: &Q) -> Option<(K, Arc<Flight<V, E>>)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if !self.stores.is_empty()
+            && let Some(stores) = self.stores.get_mut(key)
+        {
+            stores.disturbed = true;
+        }
+        self.loads.remove_entry(key)
+    }
+
+    /// Gives the key back where it is not needed.
+    fn begin_store(&mut self, key: K) -> Option<K> {
+        if let Some(stores) = self.stores.get_mut(&key) {
+            stores.running += 1;
+            stores.disturbed = true;
+            return Some(key);
+        }
+        self.stores.insert(key, Stores { running: 1, disturbed: false });
+        None
+    }
+
+    /// Whether nothing has come in between; and the key, once no store of it is running any more.
+    fn end_store(&mut self, key: &K) -> (bool, Option<K>) {
+        let Some(stores) = self.stores.get_mut(key) else { return (false, None) };
+        let alone = !stores.disturbed;
+        stores.running -= 1;
+        let ended = stores.running == 0;
+        (alone, if ended { self.stores.remove_entry(key).map(|(key, _)| key) } else { None })
+    }
+}
 
 /// What a look at a key finds.
 pub(crate) enum Look<V> {
@@ -112,18 +167,19 @@ pub(crate) enum Boarded<K: Hash + Eq, V, E> {
 
 impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     pub(crate) fn new(name: &'static str, cache: Arc<Shared>, options: Options<K, V, E>) -> Self {
-        let Options { store, hasher, policy, lane, below, source, advisor, enabled } = options;
+        let Options { store, hasher, policy, lane, below, source, outlet, advisor, enabled } = options;
         Self {
             name,
             whole: Dep::whole(name),
             home: Home::new(cache.id()),
             store,
-            flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
+            flights: (0..FLIGHT_SHARDS).map(|_| Mutex::new(Flights::new(hasher.clone()))).collect(),
             hasher,
             policy,
             lane,
             below,
             source,
+            outlet,
             state: AtomicU8::new(if enabled { ON } else { 0 } | if advisor.is_some() { ADVISED } else { 0 }),
             advisor,
             keys: cache.keys(name),
@@ -311,7 +367,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let is_loading = self.flights(key).get(key).is_some_and(|flight| !flight.has_landed());
+        let is_loading = self.flights(key).loads.get(key).is_some_and(|flight| !flight.has_landed());
         let entry = self.store.peek(key);
         let now = self.clock.now();
         let mut explanation = Explanation {
@@ -443,26 +499,112 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     where
         K: Clone,
     {
+        let (entry, stamp) = self.make(&key, value, declare);
+        let spare = self.spare(&key);
+        self.stats.inserts.add(1);
+        self.put(self.flights(&key), (key, spare), entry, stamp, Since::Now);
+    }
+
+    /// [`insert`](Self::insert) of what `queue` has put in line for the source; unless it refuses. `start` is told at once whether
+    /// the line wants a task.
+    pub(crate) fn insert_queued(
+        &self,
+        key: K,
+        entry: &Held<V>,
+        stamp: Stamp,
+        queue: impl FnOnce(Held<V>) -> Result<Queued<K, V>, (Refused, [K; 2])>,
+        start: impl FnOnce(bool),
+    ) -> Result<(), Refused>
+    where
+        K: Clone,
+    {
+        let spare = self.spare(&key);
+        let flights = self.flights(&key);
+        match queue(entry.clone()) {
+            Ok(queued) => {
+                // Before anything of the user's is dropped, which may panic.
+                start(queued.start);
+                self.put(flights, (key, spare), entry.clone(), stamp, Since::Now);
+                drop(queued);
+                Ok(())
+            }
+            Err((refused, keys)) => {
+                drop(flights);
+                drop(keys);
+                Err(refused)
+            }
+        }
+    }
+
+    /// A value of the key is on its way to the source.
+    pub(crate) fn begin_store(&self, key: K) {
+        let mut flights = self.flights(&key);
+        let unused = flights.begin_store(key);
+        drop(flights);
+        drop(unused);
+    }
+
+    /// It may have arrived there.
+    pub(crate) fn end_store(&self, key: &K) {
+        let mut flights = self.flights(key);
+        let noted = flights.end_store(key);
+        self.forget(flights, key);
+        drop(noted);
+    }
+
+    /// It has arrived, as this entry.
+    pub(crate) fn end_store_with(&self, (key, spare): (K, Option<K>), entry: Held<V>, stamp: Stamp) {
+        let mut flights = self.flights(&key);
+        let (alone, noted) = flights.end_store(&key);
+        if alone {
+            self.put(flights, (key, spare), entry, stamp, Since::Stamp);
+        } else {
+            self.forget(flights, &key);
+        }
+        drop(noted);
+    }
+
+    /// Makes an entry of a value that does not come from a loader, as known from now on.
+    pub(crate) fn make(&self, key: &K, value: V, declare: impl FnOnce(&Scope)) -> (Held<V>, Stamp) {
         let scope = Scope::new(self.home);
         declare(&scope);
         let (stamp, start) = (self.cache.stamps.now(), self.clock.now());
-        let entry = self.entry(&key, value, &scope, (stamp, start), Past::default());
+        let entry = self.entry(key, value, &scope, (stamp, start), Past::default());
         scope.retire();
+        (entry, stamp)
+    }
+
+    /// The key once more, for layers; cloned before any lock is taken.
+    pub(crate) fn spare(&self, key: &K) -> Option<K>
+    where
+        K: Clone,
+    {
+        self.below.is_some().then(|| key.clone())
+    }
+
+    /// Stores an entry that was [made](Self::make) here, unless what it depends on has been invalidated since its stamp.
+    fn put(
+        &self,
+        mut flights: MutexGuard<'_, Flights<K, V, E>>,
+        (key, spare): (K, Option<K>),
+        entry: Held<V>,
+        stamp: Stamp,
+        since: Since,
+    ) {
         let changed = self.key_dep(&key);
-        let layered = self.below.as_ref().map(|below| (below, key.clone()));
-        self.stats.inserts.add(1);
-        let mut flights = self.flights(&key);
+        let layered = self.below.as_ref().zip(spare);
         if layered.is_some() {
             // What layers have of the key is the past, wherever it is on its way. The entry is not, unless something else
             // has moved meanwhile.
-            let version = self.cache.stamps.invalidate(changed);
-            if self.cache.stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
+            let (version, alone) = self.cache.stamps.invalidate_since(changed, stamp);
+            if (alone || since == Since::Now)
+                && self.cache.stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
                 && self.cache.stamps.current(entry.edges(), stamp)
             {
                 entry.restamp(version);
             }
         }
-        let detached = flights.remove_entry(&key);
+        let detached = flights.detach(&key);
         let advised = self.advisor(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.
         let outgoing = if self.servable(&key, &entry) {
@@ -479,7 +621,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         self.count_outgoing(&outgoing);
         if let Some((advisor, hash)) = advised {
             if outgoing.stored {
-                advisor.store(hash, Birth::of(&entry, start), true);
+                advisor.store(hash, Birth::of(&entry, self.clock.now()), true);
             } else {
                 advisor.remove(hash);
             }
@@ -499,8 +641,15 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut flights = self.flights(key);
-        let detached = flights.remove_entry(key);
+        self.forget(self.flights(key), key);
+    }
+
+    fn forget<Q>(&self, mut flights: MutexGuard<'_, Flights<K, V, E>>, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let detached = flights.detach(key);
         let removed = self.store.remove(key);
         drop(flights);
         // After the entry is gone: a load that has read it took its stamp before this one. Nothing in memory is left that
@@ -550,7 +699,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let (owned, landing_key) = (key.clone(), key.clone()); // the user's code, so before the lock
         let mut flights = self.flights(key);
         // One that has landed and is still here could not be taken out: the key's `Hash` or `Eq` panicked.
-        if let Some(flight) = flights.get(key).filter(|flight| !flight.has_landed()) {
+        if let Some(flight) = flights.loads.get(key).filter(|flight| !flight.has_landed()) {
             return Boarded::Joins(flight.clone());
         }
         // What the caller missed may have been stored between its look and the lock.
@@ -562,7 +711,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
         let flight = Arc::new(Flight::new(self.home));
         let past = Policy::<K, V>::past(wanting.map(|wanting| &**wanting));
-        let landed = flights.insert(owned, flight.clone());
+        let landed = flights.loads.insert(owned, flight.clone());
         drop(flights);
         drop(landed);
         Boarded::Leads(Landing::new(self.clone(), landing_key, flight, past))
@@ -628,10 +777,10 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             flight.hold();
         }
         let mut flights = self.flights(key);
-        let key = match flights.remove_entry(key) {
+        let key = match flights.loads.remove_entry(key) {
             Some((key, ours)) if Arc::ptr_eq(&ours, flight) => Some(key),
             Some((key, other)) => {
-                flights.insert(key, other);
+                flights.loads.insert(key, other);
                 None
             }
             None => None,
@@ -751,6 +900,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         });
     }
 
+    /// Writes of these keys have arrived at the source. What was read there before and depends on one by its name is the
+    /// past only now.
+    pub(crate) fn have_arrived(&self, keys: &[K]) {
+        if self.keys.are_named() {
+            for key in keys {
+                self.cache.stamps.supersede(self.key_dep(key));
+            }
+        }
+    }
+
     /// What depends on this key.
     pub(crate) fn key_dep<Q: Hash + ?Sized>(&self, key: &Q) -> Dep {
         self.whole.key(key)
@@ -792,6 +951,9 @@ where
         visitor.gauge(&stats::ENTRIES, self.store.len() as f64);
         visitor.gauge(&stats::WEIGHT, self.store.weight() as f64);
         visitor.gauge(&stats::CAPACITY, self.store.capacity() as f64);
+        if let Some(line) = self.line() {
+            visitor.gauge(&stats::PENDING, line.pending() as f64);
+        }
         if let Some(below) = &self.below {
             below.observe(visitor);
         }
@@ -806,6 +968,10 @@ where
 {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn close_writes(self: Arc<Self>) -> Waits<'static, Result<(), CloseError>> {
+        Box::pin(async move { Self::close_writes(&self).await })
     }
 
     #[cfg(feature = "layers")]
@@ -851,7 +1017,25 @@ where
             };
             each(Knob::new(&stats::MAX_LOADS, 1.0..=Lane::MOST as f64, 1.0, &self, read, write));
         }
+        if self.line().is_some() {
+            let read = |engine: &Self| engine.line().map_or(0.0, |line| line.max_pending() as f64);
+            let write = |engine: &Self, writes: f64| {
+                if let Some(line) = engine.line() {
+                    line.set_max_pending(writes as usize);
+                }
+            };
+            each(Knob::new(&stats::MAX_PENDING, 1.0..=MOST_PENDING as f64, 1.0, &self, read, write));
+        }
     }
+}
+
+/// From when on an invalidation of its own key concerns an entry that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// It is known when it is stored.
+    Now,
+    /// It was known then.
+    Stamp,
 }
 
 /// The region is switched on.

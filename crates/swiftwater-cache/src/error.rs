@@ -79,6 +79,9 @@ pub enum LoadError<E> {
     Panicked,
     /// The load took longer than [`load_timeout`](crate::RegionBuilder::load_timeout) allows, and was dropped.
     TimedOut,
+    /// A write of the key is pending [behind](crate::Behind), was tried, and has failed: the source would have answered from
+    /// the past.
+    Unwritten,
 }
 
 impl<E> LoadError<E> {
@@ -104,6 +107,7 @@ impl<E> Clone for LoadError<E> {
             Self::NoSource => Self::NoSource,
             Self::Panicked => Self::Panicked,
             Self::TimedOut => Self::TimedOut,
+            Self::Unwritten => Self::Unwritten,
         }
     }
 }
@@ -120,6 +124,7 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
             Self::NoSource => f.write_str("NoSource"),
             Self::Panicked => f.write_str("Panicked"),
             Self::TimedOut => f.write_str("TimedOut"),
+            Self::Unwritten => f.write_str("Unwritten"),
         }
     }
 }
@@ -136,6 +141,7 @@ impl<E> fmt::Display for LoadError<E> {
             Self::NoSource => "the region has no source to load from",
             Self::Panicked => "the loader panicked",
             Self::TimedOut => "the loader took too long",
+            Self::Unwritten => "a write of the key has not arrived at the source",
         })
     }
 }

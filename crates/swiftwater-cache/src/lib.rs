@@ -48,6 +48,9 @@
 //! or before anybody asks ([`Region::warm`]). What a dependency cannot say is for an [`InvalidationPolicy`]; a value in this
 //! process that others are made of is a [`Parameter`].
 //!
+//! A region that is told where to write ([`RegionBuilder::writes`]) changes its source by [`Region::store`]: around the cache,
+//! through it, or behind it, later and in batches. [`Writes`] says what a reader sees when, and what a crash can lose.
+//!
 //! # Guarantees
 //!
 //! The seven laws of [`Region`] are the contract; the first is the sentence at the top of this page. It is relaxed only for what is
@@ -61,6 +64,7 @@
 //! - **What was not declared.** A loader that reads something without saying so, or hands work to another task without
 //!   [`Region::within`], has a value that nobody can invalidate. The same is true of what it got before it was called: a
 //!   [`Hit`] that it captured, or a read whose first poll was outside of it.
+//! - **What is pending behind**, for whoever reads the source other than through the region that wrote it ([`Behind`]).
 //! - **Other caches.** Dependencies do not cross from one [`Cache`] to another: use one, with many regions.
 //! - **Other processes.** An invalidation reaches this process.
 //!
@@ -79,7 +83,8 @@
 //! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more, or
 //! with `idle`, `refresh_after`, `fail_safe`, `usage` or an `invalidation_policy`, another block. The version cells cost half a
 //! MiB per cache. There is no background task but where `refresh_every` asks for one: pending and background loads run in
-//! tasks of the current runtime, writes to layers as well, and [`Cache::sweep`] when it is called.
+//! tasks of the current runtime, writes to layers as well, those behind in one per region while any are pending, and
+//! [`Cache::sweep`] when it is called.
 //!
 //! [quick_cache]: https://docs.rs/quick_cache
 //!
@@ -98,7 +103,7 @@
 //! | Feature | What it adds |
 //! |---|---|
 //! | `disk` | `Disk`, a layer in files of a local directory: a log of segments with a hard bound; needs a Unix |
-//! | `layers` | layers below memory: the trait `Layer`, regions that use some, `Cache::close`; values and keys implement serde's traits |
+//! | `layers` | layers below memory: the trait `Layer`, regions that use some, what `Cache::close` does for them; values and keys implement serde's traits |
 //! | `moka` | `RegionBuilder::memory_moka`: another memory store to choose, moka, for its admission policy |
 //! | `testing` | the laws of `Layer` as functions to call on a layer of your own |
 //!
@@ -111,6 +116,7 @@
 pub mod invalidation {}
 
 mod advice;
+mod behind;
 mod below;
 mod builder;
 mod cache;
@@ -148,11 +154,13 @@ mod review;
 mod scope;
 #[cfg(feature = "layers")]
 mod shape;
+mod sink;
 mod skip;
 mod source;
 mod stamps;
 mod stats;
 mod store;
+mod storing;
 mod sync;
 #[cfg(feature = "layers")]
 mod tier;
@@ -165,9 +173,7 @@ mod writing;
 
 pub use advice::Advice;
 pub use builder::{Builder, RegionBuilder};
-#[cfg(feature = "layers")]
-pub use cache::CloseError;
-pub use cache::{Cache, Invalidation, Reach, Swept};
+pub use cache::{Cache, CloseError, Invalidation, Reach, Swept};
 pub use change::Change;
 pub use dep::{Dep, MAX_EDGES};
 #[cfg(feature = "disk")]
@@ -184,6 +190,7 @@ pub use parameter::Parameter;
 pub use region::{Loaded, Region, Skipping, Within};
 pub use review::{Facts, InvalidationPolicy, Judgement, RarelyUsed};
 pub use scope::{LoadCx, Scope};
+pub use sink::{Behind, FlushError, Sink, StoreError, Writes};
 pub use skip::Skip;
 pub use source::Source;
 #[cfg(feature = "layers")]

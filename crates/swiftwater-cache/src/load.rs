@@ -97,12 +97,19 @@ where
                 }
                 Boarded::Leads(landing) => {
                     let _waiting = wait(&readers, landing.flight())?;
-                    let Some(place) = self.place(slice::from_ref(&landing)).await else {
-                        landing.refuse(LoadError::Busy);
-                        return self.instead(&key, fallback, Err(LoadError::Busy), &readers);
+                    let led = match self.after_write(landing, fallback.is_some(), skip).await {
+                        Ok(Begun::Not(landing)) => {
+                            let Some(place) = self.place(slice::from_ref(&landing)).await else {
+                                drop(landing.refuse(LoadError::Busy));
+                                return self.instead(&key, fallback, Err(LoadError::Busy), &readers);
+                            };
+                            let old = old.map(Hit::stale);
+                            landing.lead(|cx| load(cx, old), place, Start::Here, skip)
+                        }
+                        Ok(Begun::Ended(led)) => led,
+                        Err(late) => return self.instead(&key, fallback, Err(late), &readers),
                     };
-                    let old = old.map(Hit::stale);
-                    match landing.lead(|cx| load(cx, old), place, Start::Here, skip) {
+                    match led {
                         Led::Landed(result, flight) => (Ok(result), flight),
                         Led::Running(flight) => {
                             (self.landed(&flight, fallback.is_some()).await.cloned(), flight)
@@ -169,6 +176,9 @@ where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
+        if self.is_unwritten(&key) {
+            return; // the source would answer from the past
+        }
         let place = match &self.lane {
             None => None,
             Some(lane) => match lane.try_enter() {
@@ -217,11 +227,17 @@ where
         let flight = Arc::new(Flight::new(self.home));
         let _waiting = wait(readers, &flight)?;
         let landing = Landing::new(self.clone(), key.clone(), flight, Past::default());
-        let Some(place) = self.place(slice::from_ref(&landing)).await else {
-            landing.refuse(LoadError::Busy);
-            return Err(LoadError::Busy);
+        let led = match self.after_write(landing, false, skip).await? {
+            Begun::Not(landing) => {
+                let Some(place) = self.place(slice::from_ref(&landing)).await else {
+                    drop(landing.refuse(LoadError::Busy));
+                    return Err(LoadError::Busy);
+                };
+                landing.lead(|cx| load(cx, None), place, Start::Here, skip)
+            }
+            Begun::Ended(led) => led,
         };
-        let (result, flight) = match landing.lead(|cx| load(cx, None), place, Start::Here, skip) {
+        let (result, flight) = match led {
             Led::Landed(result, flight) => (result, flight),
             Led::Running(flight) => (flight.landed().await.clone(), flight),
         };
@@ -270,6 +286,13 @@ pub(crate) enum Led<V, E> {
     Landed(Landed<V, E>, Arc<Flight<V, E>>),
     /// It goes on in a task.
     Running(Arc<Flight<V, E>>),
+}
+
+/// Whether a load has come to its loader.
+pub(crate) enum Begun<K: Hash + Eq, V, E> {
+    /// It ended before.
+    Ended(Led<V, E>),
+    Not(Landing<K, V, E>),
 }
 
 /// Ends a flight on every way out: `Aborted`, if its task was dropped.
@@ -364,10 +387,18 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
         self.engine.now()
     }
 
+    /// The load waits before it begins: as far as joiners are concerned it begins now.
+    pub(crate) fn wait(&self) -> Tick {
+        self.flight().begin(self.engine.cache.stamps.now());
+        self.engine.now()
+    }
+
     /// The load is not even begun.
-    pub(crate) fn refuse(mut self, error: LoadError<E>) {
+    pub(crate) fn refuse(mut self, error: LoadError<E>) -> Led<V, E> {
         self.engine.stats.load_failures.add(1);
-        self.end(&Err(error), Tick::default());
+        let result = Err(error);
+        self.end(&result, Tick::default());
+        self.landed(result)
     }
 
     pub(crate) fn land_since(mut self, loaded: Result<Got<V>, LoadError<E>>, since: Tick) -> Led<V, E> {
@@ -381,8 +412,11 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
             Ok(Got::Loaded(value)) => self.land_loaded(Ok(value), since),
             Err(error) => self.land_loaded(Err(error), since),
         };
-        let flight = self.flight.take().expect("it is taken here");
-        Led::Landed(result, flight)
+        self.landed(result)
+    }
+
+    fn landed(mut self, result: Landed<V, E>) -> Led<V, E> {
+        Led::Landed(result, self.flight.take().expect("it is taken here"))
     }
 
     fn land_loaded(&mut self, loaded: Result<V, LoadError<E>>, since: Tick) -> Landed<V, E> {

@@ -170,10 +170,11 @@ where
                 .iter()
                 .map(|(_, flight, _)| wait(&readers, flight))
                 .collect::<Result<Vec<_>, LoadError<E>>>()?;
+            let landings = self.after_writes(landings).await;
             if !landings.is_empty() {
                 match self.place(&landings).await {
                     Some(place) => lead(self, landings, load.clone(), place, way),
-                    None => landings.into_iter().for_each(|landing| landing.refuse(LoadError::Busy)),
+                    None => landings.into_iter().for_each(|landing| drop(landing.refuse(LoadError::Busy))),
                 }
             }
             for (place, flight, ours) in flights {

@@ -15,6 +15,7 @@ use crate::{
     load::Got,
     many::ManyCx,
     scope::{LoadCx, NEVER, Readers, Scope, is_loading},
+    sink::{FlushError, StoreError},
     skip::Skip,
     source::AnySource,
     usage::Usage,
@@ -343,7 +344,7 @@ where
     /// **A value that was read from a source before this call may be older than an invalidation in between.** Load through
     /// [`get_or_load`](Self::get_or_load) what can be loaded. `insert` is for values that are made here. It is safe for a
     /// value that was just written to the source only where one writer at a time inserts a key: of two, the later write
-    /// may be the earlier insert. [`invalidate`](Self::invalidate) has no such trap.
+    /// may be the earlier insert. [`invalidate`](Self::invalidate) and [`store`](Self::store) have no such trap.
     ///
     /// It takes the place of the stored value and of the one that is being loaded, and makes stale what was loaded from
     /// the old one.
@@ -379,6 +380,92 @@ where
     /// ```
     pub fn insert_with(&self, key: K, value: V, declare: impl FnOnce(&Scope)) {
         self.0.insert(key, value, declare);
+    }
+
+    /// Writes a value to the source, in the [mode](crate::Writes) that the region was built with, and stores it here as that
+    /// says.
+    ///
+    /// Unlike [`insert`](Self::insert) it may be called for one key by many at a time: what is stored here is never
+    /// older than what the source has.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: the sink's own error, or why it was not called; then the value comes back in it, and nothing has
+    /// changed.
+    ///
+    /// # Panics
+    ///
+    /// If the weigher does; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Around and through, dropping it drops the sink's future, and then invalidates the key: the source has the value, or
+    /// not. Behind, it ends when it is first polled.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// use swiftwater_cache::{Cache, Hit, Region, Sink, Writes};
+    ///
+    /// struct Counts;
+    /// static SOURCE: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// impl Sink<u64, u32> for Counts {
+    ///     type Error = std::io::Error;
+    ///     async fn store(&self, writes: Vec<(u64, Hit<u32>)>) -> Result<(), Self::Error> {
+    ///         writes.iter().for_each(|(_, count)| SOURCE.store(**count, Ordering::Relaxed));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let cache = Cache::builder().build()?;
+    /// let counts: Region<u64, u32> = cache.region("counts").writes(Writes::through(Counts)).build()?;
+    /// counts.store(1, 7).await?;
+    /// assert_eq!(SOURCE.load(Ordering::Relaxed), 7);
+    /// assert_eq!(*counts.get(&1).unwrap(), 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn store(&self, key: K, value: V) -> Result<(), StoreError<V, E>> {
+        self.store_with(key, value, |_| ()).await
+    }
+
+    /// [`store`](Self::store), with dependencies or a lifetime of its own, which `declare` states before anything is
+    /// written. It is not called where nothing is to be stored here.
+    ///
+    /// # Errors
+    ///
+    /// As [`store`](Self::store).
+    ///
+    /// # Panics
+    ///
+    /// If `declare` or the weigher does; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`store`](Self::store).
+    pub async fn store_with(
+        &self,
+        key: K,
+        value: V,
+        declare: impl FnOnce(&Scope),
+    ) -> Result<(), StoreError<V, E>> {
+        self.0.store(key, value, declare).await
+    }
+
+    /// Lets everything go to the source that is pending [behind](crate::Behind), at once, and waits until it has arrived. In another mode
+    /// nothing is ever pending.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] if some of it was tried, alone, and has failed. It stays pending.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing: what is pending goes all the same.
+    pub async fn flush(&self) -> Result<(), FlushError<E>> {
+        self.0.flush().await
     }
 
     /// Declares the entry of `key` wrong, and everything that was loaded from it, in every region.
@@ -774,7 +861,8 @@ where
     V: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// `capacity`, from 1 to 2^53: the weight of what is stored. Lowering it evicts at once. Not with `memory_moka`.
+    /// `capacity`, from 1 to 2^53: the weight of what is stored. Lowering it evicts at once. Not with `memory_moka`. `max_loads` and
+    /// `max_pending`, where there are such limits.
     fn knobs(&self, each: &mut dyn FnMut(Knob)) {
         self.0.clone().knobs(each);
     }

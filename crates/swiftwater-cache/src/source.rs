@@ -56,7 +56,7 @@ use crate::{below::Waits, many::ManyCx, scope::LoadCx};
 /// # }
 /// ```
 pub trait Source<K, V>: Send + Sync + 'static {
-    /// What a load fails with: the region's error type.
+    /// What a load fails with: the region's error type. Not converted into it, so that closures need not say which it is.
     type Error;
 
     /// The value of `cx.key()`, or `None` if there is no such thing.

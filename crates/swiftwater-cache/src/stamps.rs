@@ -147,6 +147,25 @@ impl Stamps {
         self.raise([Some(self.cell(edge)), own, self.coarse_cell(edge)])
     }
 
+    /// Invalidates a key, and says whether nobody else has since `stamp`, as far as it can be told.
+    pub(crate) fn invalidate_since(&self, key: Dep, stamp: Stamp) -> (Stamp, bool) {
+        let edge = key.edge();
+        let own = &self.own.get_or_init(|| cells(self.exact_bits))[edge.mixed(self.exact_bits)];
+        let (mut first, mut alone) = (true, true);
+        let version = self.advance(|version| {
+            // Relaxed, all: as in `raise`.
+            for cell in [Some(self.cell(edge)), self.coarse_cell(edge)].into_iter().flatten() {
+                cell.fetch_max(version, Relaxed);
+            }
+            // Somebody else who raises the cell later has a later version, or takes this one: then there is a second round,
+            // whose finding may be of the first, so that nothing can be told.
+            let before = own.fetch_max(version, Relaxed);
+            alone = first && before <= stamp.0;
+            first = false;
+        });
+        (version, alone)
+    }
+
     /// A key, or any key of a region, has a new value: what was made of the old one is the past, the own entry is not.
     pub(crate) fn supersede(&self, dep: Dep) -> Stamp {
         self.raise([Some(self.cell(dep.edge())), None, self.coarse_cell(dep.edge())])

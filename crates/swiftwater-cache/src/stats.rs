@@ -32,6 +32,8 @@ counters! {
     joins JOINS "callers who waited for a load that was running already";
     unstored UNSTORED "loaded values that were not stored because something moved meanwhile, or for want of a lifetime";
     inserts INSERTS "values stored by hand";
+    stores STORES "values taken for the source";
+    store_failures STORE_FAILURES "calls of the sink that gave an error or panicked";
     evictions EVICTIONS "values that had to make room for another";
     swept SWEPT "values that a sweep let go of";
     too_heavy TOO_HEAVY "values that were heavier than a shard and not stored";
@@ -39,6 +41,9 @@ counters! {
 
 pub(crate) static MODE: Desc = Desc::new("mode", Unit::Count, "on or off");
 pub(crate) static MAX_LOADS: Desc = Desc::new("max_loads", Unit::Count, "how many loads may run at a time");
+pub(crate) static MAX_PENDING: Desc = Desc::new("max_pending", Unit::Count, "how many writes may be pending");
+pub(crate) static PENDING: Desc =
+    Desc::new("pending", Unit::Count, "writes that have not arrived at the source yet");
 pub(crate) static ENTRIES: Desc = Desc::new("entries", Unit::Count, "values in memory, served or not");
 pub(crate) static WEIGHT: Desc = Desc::new("weight", Unit::Count, "weight of the values in memory");
 pub(crate) static CAPACITY: Desc =

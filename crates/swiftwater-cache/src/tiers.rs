@@ -253,10 +253,9 @@ where
         Box::pin(async {
             let mut closed = Ok(());
             for Place { tier, stats } in &*self.line {
-                let layer = Some(tier.layer.name());
                 if let Err(error) = tier.layer.close().await {
                     stats.errors.add(1);
-                    closed = closed.and(Err(CloseError { layer, error: error.0 }));
+                    closed = closed.and(Err(CloseError::of_layer(tier.layer.name(), error.0)));
                 }
             }
             closed

@@ -118,6 +118,11 @@ impl<V> Gates<V> {
         assert!(gate.open.send(value).is_ok(), "the load of {} is gone", gate.key);
     }
 
+    /// Forgets the loaders that are gone.
+    pub(crate) fn forget(&self) {
+        self.gates().clear();
+    }
+
     fn gates(&self) -> MutexGuard<'_, Vec<Gate<V>>> {
         self.0.lock().expect("no holder panics")
     }
