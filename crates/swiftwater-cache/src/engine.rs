@@ -814,7 +814,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 drop(flights);
                 self.count_outgoing(&outgoing);
                 if let Some((advisor, hash)) = advised {
-                    advisor.store(hash, Birth::of(&entry, start), false);
+                    advisor.store(hash, Birth::of(entry, start), false);
                 }
                 (outgoing, None)
             }

@@ -322,7 +322,7 @@ where
     {
         self.skip = skip.clone();
         let since = self.begin();
-        let loading = Loading::start(&self.flight().scope(), self.key.clone(), load);
+        let loading = Loading::start(self.flight().scope(), self.key.clone(), load);
         match self.engine.below.clone() {
             // A refresh is for a newer value than the layers have, and a region that is off has none.
             Some(below) if start == Start::Here && self.engine.enabled() => {
@@ -421,7 +421,7 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
 
     fn land_loaded(&mut self, loaded: Result<V, LoadError<E>>, since: Tick) -> Landed<V, E> {
         let born = (self.flight().stamp(), since);
-        let result = self.engine.finish(&self.key, loaded, &self.flight().scope(), born, self.past);
+        let result = self.engine.finish(&self.key, loaded, self.flight().scope(), born, self.past);
         let stored = self.end(&result, since);
         if let (Some(below), Ok(entry)) = (&self.engine.below, &result)
             && (stored

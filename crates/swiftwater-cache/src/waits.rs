@@ -102,7 +102,7 @@ pub(crate) fn wait<V, E>(
     let mut waiting = [None, None];
     for (place, reader) in readers.all().enumerate() {
         flight.want();
-        waiting[place] = Waiting::start(reader, &flight.scope());
+        waiting[place] = Waiting::start(reader, flight.scope());
         if waiting[place].is_none() {
             readers.all().for_each(Scope::taint);
             return Err(LoadError::Cycle);
