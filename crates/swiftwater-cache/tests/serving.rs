@@ -394,7 +394,8 @@ async fn or_what_is_too_much_fails_by_name() {
 /// A value's destructor runs when everybody has been told of the load that put the value out.
 #[tokio::test]
 async fn who_asks_when_a_load_has_ended_finds_room() {
-    struct Asks(Option<(Region<u64, Self>, Arc<Mutex<Vec<bool>>>)>);
+    type Found = Arc<Mutex<Vec<bool>>>;
+    struct Asks(Option<(Region<u64, Self>, Found)>);
     impl Drop for Asks {
         fn drop(&mut self) {
             let Some((region, found)) = self.0.take() else { return };
@@ -403,7 +404,7 @@ async fn who_asks_when_a_load_has_ended_finds_room() {
             found.lock().unwrap().push(matches!(asked, Poll::Ready(Ok(_))));
         }
     }
-    let found = Arc::new(Mutex::new(Vec::new()));
+    let found = Found::default();
     let cache = Cache::builder().build().unwrap();
     let region: Region<u64, Asks> =
         cache.region("asks").memory(1).max_loads(1, Excess::Fail).build().unwrap();
