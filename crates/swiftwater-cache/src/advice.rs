@@ -56,6 +56,8 @@ pub(crate) struct Advisor {
     /// About how much an entry weighs, as the builder was told: capacity and entries.
     room: (u64, usize),
     idle: Option<Duration>,
+    /// The region's store evicts otherwise than the simulations do.
+    differs: bool,
     sample: Mutex<Sample>,
 }
 
@@ -102,11 +104,11 @@ pub(crate) struct Left {
 
 impl Advisor {
     /// For so much weight, which is about so many entries.
-    pub(crate) fn new(room: (u64, usize), idle: Option<Duration>) -> Self {
+    pub(crate) fn new(room: (u64, usize), idle: Option<Duration>, differs: bool) -> Self {
         let rate = rate(room.1 as f64);
         let sample = Mutex::new(Sample::new(rate, room.0, room, (0, 0)));
         let (lookups, hits) = (Counter::new(), Counter::new());
-        Self { rate: AtomicU32::new(rate), lookups, hits, room, idle, sample }
+        Self { rate: AtomicU32::new(rate), lookups, hits, room, idle, differs, sample }
     }
 
     /// A lookup ends. Whether it belongs to the sample, and is to be followed.
@@ -190,19 +192,21 @@ impl Advisor {
         let lookups = self.lookups.read().saturating_sub(sample.before.0);
         let hits = self.hits.read().saturating_sub(sample.before.1);
         let share = |part: f64, of: f64| if of > 0.0 { (part / of).clamp(0.0, 1.0) } else { 0.0 };
-        let [half, _, twice] = sample.sims.each_ref().map(|sim| sim.hits);
         // Scaled up are the misses. Hits would say too much or too little with each key in great demand, which hits with any
         // room, that the sample happens to have or not (SHARDS corrects itself to the same effect).
         let scale = (1_u64 << sample.rate) as f64;
-        let with = |hits: u64| {
-            let misses = (sample.lookups - hits) as f64 * scale;
+        let [half, one, twice] = sample.sims.each_ref().map(|sim| {
+            let misses = (sample.lookups - sim.hits) as f64 * scale;
             share(lookups as f64 - misses, lookups as f64)
-        };
+        });
+        let hit_ratio = share(hits as f64, lookups as f64);
+        // What the other policy gains or loses is taken to be the same with any room.
+        let gain = if self.differs { hit_ratio - one } else { 0.0 };
         let Left { all, unpaid } = sample.sims[1].left;
         Advice {
-            hit_ratio: share(hits as f64, lookups as f64),
-            hit_ratio_at_half: with(half),
-            hit_ratio_at_twice: with(twice),
+            hit_ratio,
+            hit_ratio_at_half: (half + gain).clamp(0.0, 1.0),
+            hit_ratio_at_twice: (twice + gain).clamp(0.0, 1.0),
             never_paid: share(unpaid as f64, all as f64),
             lookups: sample.lookups,
             entries: all,
@@ -350,7 +354,7 @@ mod tests {
 
     #[test]
     fn simulations_stay_small_however_light_entries_are() {
-        let advisor = Advisor::new((1 << 40, 100), None);
+        let advisor = Advisor::new((1 << 40, 100), None, false);
         let hasher = RandomState::default();
         let birth = || Birth {
             edges: [].into(),

@@ -567,12 +567,14 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         };
         #[cfg(not(feature = "moka"))]
         let store = Store::new((self.memory, entries), hasher.clone(), index);
+        let advisor = self.advice.then(|| {
+            let (room, idle) = ((self.memory, entries), self.policy.idle_after());
+            Box::new(Advisor::new(room, idle, !store.is_default()))
+        });
         let options = Options {
             store,
             hasher,
-            advisor: self
-                .advice
-                .then(|| Box::new(Advisor::new((self.memory, entries), self.policy.idle_after()))),
+            advisor,
             policy: self.policy,
             lane: self.max_loads.map(|(loads, excess)| Lane::new(loads, excess)),
             below,

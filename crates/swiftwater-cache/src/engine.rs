@@ -1005,7 +1005,7 @@ where
                 advisor.set_capacity(capacity as u64);
             }
         };
-        if self.store.is_resizable() {
+        if self.store.is_default() {
             each(Knob::new(&stats::CAPACITY, 1.0..=MAX_MEMORY as f64, 1.0, &self, read, write));
         }
         if self.lane.is_some() {

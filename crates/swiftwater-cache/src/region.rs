@@ -562,10 +562,10 @@ where
     /// What half and twice the capacity would do to the hit ratio, and how many entries never paid; `None` if the region was
     /// built without [`advice`](crate::RegionBuilder::advice).
     ///
-    /// Estimated by miniature simulations of the default store, on a sample of the keys, so for a region with `memory_moka` as
-    /// well. What has expired or was invalidated is a miss at every capacity. Where a smaller capacity would have
-    /// missed, it is taken to be loaded at once; where only a larger one would have hit, nothing is loaded. Off by a
-    /// point or two, as a rule. Cost: one short lock.
+    /// Estimated by miniature simulations of the default store, on a sample of the keys. What has expired or was invalidated
+    /// is a miss at every capacity. Where a smaller capacity would have missed, it is taken to be loaded at once; where only a
+    /// larger one would have hit, nothing is loaded. Off by a point or two, as a rule; for a region with `memory_moka`, whose
+    /// policy is another, by several. Cost: one short lock.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

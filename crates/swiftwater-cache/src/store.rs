@@ -230,8 +230,8 @@ impl<K: Hash + Eq, V> Store<K, V> {
         }
     }
 
-    /// Whether the capacity can be set.
-    pub(crate) fn is_resizable(&self) -> bool {
+    /// Whether it is quick_cache, whose capacity can be set.
+    pub(crate) fn is_default(&self) -> bool {
         match &self.map {
             #[cfg(feature = "moka")]
             Map::Moka(..) => false,
@@ -239,7 +239,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
         }
     }
 
-    /// Changes nothing if it is not resizable.
+    /// Changes nothing if it is not the default store.
     pub(crate) fn set_capacity(&self, capacity: u64) {
         match &self.map {
             #[cfg(feature = "moka")]
