@@ -255,9 +255,7 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
     /// What the task does next.
     fn next(&self, now: Instant) -> Next<K, V> {
         let mut queue = self.queue();
-        let Queue { writes, order, suspects, paused, failures, .. } = &*queue;
-        // After a failure one write finds out how things stand.
-        let limit = if *failures > 0 { 1 } else { self.max_batch };
+        let Queue { writes, order, suspects, paused, .. } = &*queue;
         let is_full = queue.fresh() >= self.max_batch;
         let (mut batch, mut wake) = (Vec::<Turn>::new(), None::<Instant>);
         for (turn, key) in order {
@@ -289,7 +287,7 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
                     }
                 }
             }
-            if batch.len() >= limit {
+            if batch.len() >= self.max_batch {
                 break;
             }
         }
@@ -384,12 +382,14 @@ impl<K: Hash + Eq, V, E> Line<K, V, E> {
                 leftover.extend(queue.put_back(own, key, write));
             }
         }
+        // What is left there had a key whose `Hash` or `Eq` panicked. Nobody is to wait for it for ever.
+        let unfound: Vec<_> = queue.away.drain().collect();
         // Whoever waits learns of it by being told nothing, and starts another one.
         let Queue { writes, order, .. } = &mut *queue;
         writes.values_mut().for_each(|write| tellers.append(&mut write.told));
         *order = take(order).into_iter().map(|((_, turn), key)| ((Rank::Ordinary, turn), key)).collect();
         drop(queue);
-        drop((tellers, leftover));
+        drop((tellers, leftover, unfound));
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<K, V, E>> {
@@ -429,7 +429,9 @@ impl<K: Hash + Eq, V, E> Queue<K, V, E> {
 /// The task that brings writes to the sink, or is to be one. Dropped before its end, it leaves the line to the next.
 struct Runner<K: Hash + Eq, V, E> {
     engine: Arc<Engine<K, V, E>>,
-    /// Of what is on its way.
+    /// What is to be given to the sink.
+    writes: Vec<(K, Hit<V>)>,
+    /// Of what has been.
     keys: Vec<K>,
     ended: bool,
 }
@@ -454,8 +456,10 @@ where
                 }
                 Next::Wait(until) => line.wait(until).await,
                 Next::Send(writes) => {
-                    self.keys.extend(writes.iter().map(|(key, _)| key.clone()));
-                    let result = call(&*outlet.sink, writes).await;
+                    self.writes = writes; // the keys' `Clone` may panic
+                    let keys = self.writes.iter().map(|(key, _)| key.clone()).collect();
+                    self.keys = keys;
+                    let result = call(&*outlet.sink, take(&mut self.writes)).await;
                     match &result {
                         Ok(()) => engine.have_arrived(&self.keys),
                         Err(_) => engine.stats.store_failures.add(1),
@@ -470,7 +474,11 @@ where
 impl<K: Hash + Eq, V, E> Drop for Runner<K, V, E> {
     fn drop(&mut self) {
         if let Some(line) = self.engine.line().filter(|_| !self.ended) {
-            line.lost(take(&mut self.keys));
+            let (mut keys, writes) = (take(&mut self.keys), take(&mut self.writes));
+            if keys.is_empty() {
+                keys.extend(writes.into_iter().map(|(key, _)| key));
+            }
+            line.lost(keys);
         }
     }
 }
@@ -490,7 +498,7 @@ where
 {
     /// Starts the task of the line; to be called by whoever was told to.
     pub(crate) fn run_line(self: &Arc<Self>, runtime: &Handle) {
-        let runner = Runner { engine: self.clone(), keys: Vec::new(), ended: false };
+        let runner = Runner { engine: self.clone(), writes: Vec::new(), keys: Vec::new(), ended: false };
         drop(runtime.spawn(runner.run()));
     }
 

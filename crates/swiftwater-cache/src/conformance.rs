@@ -1,4 +1,4 @@
-//! The laws of [`Layer`] and of [`Source`] as callable tests, for those who implement them.
+//! The laws of [`Layer`], [`Sink`] and [`Source`] as callable tests, for those who implement them.
 //!
 //! Each panics if its law is broken. They need whatever the layer uses. A layer may forget what it likes, so one that
 //! keeps nothing passes: that it keeps what it should is for its own tests. So is law 3, which does not show from outside.
@@ -54,7 +54,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{AsError, Cache, Layer, LayerError, LayerKey, Region, Source};
+use crate::{AsError, Cache, Hit, Layer, LayerError, LayerKey, Region, Sink, Source};
 
 /// Every law but the third. `make` makes an empty layer each time, with room for a MiB.
 pub async fn all<L: Layer>(make: impl AsyncFn() -> L) {
@@ -163,7 +163,7 @@ pub async fn many_are_answered_in_order<L: Layer>(layer: &L) {
 
 /// Law 1 of [`Source`]: of these keys, which it may have or not, it gives one by one what it gives together. They must not
 /// change meanwhile.
-pub async fn source<K, V, S>(source: S, keys: &[K])
+pub async fn a_source_keeps_its_law<K, V, S>(source: S, keys: &[K])
 where
     K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static,
     V: PartialEq + Send + Sync + 'static,
@@ -188,6 +188,39 @@ fn found<T, E: fmt::Debug>(outcome: Result<T, E>) -> T {
     match outcome {
         Ok(found) => found,
         Err(error) => panic!("a load failed: {error:?}"),
+    }
+}
+
+/// Laws 1 to 3 of a [`Sink`]: what it has said to have applied is found, however often and after whatever it was called. `read`
+/// asks its source. Each row is a key, a value and another value of it; the keys differ.
+pub async fn a_sink_keeps_its_laws<K, V, S>(sink: &S, rows: &[(K, V, V)], read: impl AsyncFn(&K) -> Option<V>)
+where
+    K: Clone,
+    V: Clone + PartialEq,
+    S: Sink<K, V, Error: fmt::Debug>,
+{
+    let olds = || rows.iter().map(|(key, old, _)| (key.clone(), Hit::made(old.clone()))).collect::<Vec<_>>();
+    let news = || rows.iter().map(|(key, _, new)| (key.clone(), Hit::made(new.clone()))).collect::<Vec<_>>();
+    let applied = async |writes: Vec<(K, Hit<V>)>, law: &str| {
+        let expected: Vec<(K, V)> =
+            writes.iter().map(|(key, value)| (key.clone(), V::clone(value))).collect();
+        let stored = sink.store(writes).await;
+        assert!(stored.is_ok(), "{law}: {stored:?}");
+        for (key, value) in expected {
+            assert!(read(&key).await.as_ref() == Some(&value), "{law}");
+        }
+    };
+    applied(olds(), "law 1: a write that was applied is not found").await;
+    applied(news(), "law 1: a later write is not found").await;
+    applied(news(), "law 3: the same writes again are not found").await;
+    for polls in 1..POLLS {
+        cut_short(sink.store(olds()), polls).await;
+        for (key, old, new) in rows {
+            let found = read(key).await;
+            let either = found.as_ref() == Some(old) || found.as_ref() == Some(new);
+            assert!(either, "law 2: neither applied nor not applied by a dropped call");
+        }
+        applied(news(), "law 3: a write after a dropped call is not found").await;
     }
 }
 

@@ -595,9 +595,10 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let layered = self.below.as_ref().zip(spare);
         if layered.is_some() {
             // What layers have of the key is the past, wherever it is on its way. The entry is not, unless something else
-            // has moved meanwhile.
+            // has moved meanwhile, or it is made of something older that a gentle invalidation still concerns.
             let (version, alone) = self.cache.stamps.invalidate_since(changed, stamp);
-            if (alone || since == Since::Now)
+            if entry.stamp() == stamp
+                && (alone || since == Since::Now)
                 && self.cache.stamps.current(&[Edge::ALL, self.whole.edge().own()], stamp)
                 && self.cache.stamps.current(entry.edges(), stamp)
             {

@@ -211,6 +211,13 @@ impl<V> Hit<V> {
         Self { entry, stale: false }
     }
 
+    /// Of no region.
+    #[cfg(feature = "testing")]
+    pub(crate) fn made(value: V) -> Self {
+        let times = Times { expires: Tick::default(), extra: None };
+        Self::fresh(Held::new(Entry::new(value, &[], Stamp::from_number(0), times, 1)))
+    }
+
     pub(crate) fn stale(entry: Held<V>) -> Self {
         Self { entry, stale: true }
     }

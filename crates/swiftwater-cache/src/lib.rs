@@ -105,7 +105,7 @@
 //! | `disk` | `Disk`, a layer in files of a local directory: a log of segments with a hard bound; needs a Unix |
 //! | `layers` | layers below memory: the trait `Layer`, regions that use some, what `Cache::close` does for them; values and keys implement serde's traits |
 //! | `moka` | `RegionBuilder::memory_moka`: another memory store to choose, moka, for its admission policy |
-//! | `testing` | the laws of `Layer` as functions to call on a layer of your own |
+//! | `testing` | the laws of `Layer`, `Sink` and `Source` as functions to call on those of your own |
 //!
 //! Minimum supported Rust version: 1.88. `tokio` is used for tasks of pending loads and for time-outs; loads that never wait,
 //! `get`, `insert` and `invalidate` work without a runtime.

@@ -30,6 +30,8 @@ use crate::{below::Waits, entry::Hit, error::AsError};
 /// key. *Around* and *through* every `store` is a call with one write; of two that overlap and have the same key the source decides which is the later.
 ///
 /// A deletion is a write as well, of a value that says so: an `Option<Row>` that is `None`, say.
+///
+/// With feature `testing`, `conformance::a_sink_keeps_its_laws` tests the first three.
 pub trait Sink<K, V>: Send + Sync + 'static {
     /// What goes wrong. It has to convert into the error of the region.
     type Error;
@@ -111,7 +113,7 @@ impl<S> Writes<S> {
 /// A write waits for at most [`delay`](Self::delay), in which a later one of its key takes its place, and then goes to the
 /// sink with others, first come, first served, one call at a time. A call that fails or panics is made again, for ever: its
 /// writes one by one, and each that fails alone after a pause of its own, 100 ms to 30 s, so that a write which the
-/// source refuses holds up nothing but itself. While nothing succeeds at all, one write at a time is tried, every 5 s at least. No write is dropped.
+/// source refuses holds up nothing but itself. While nothing succeeds at all, the next try of anything is up to 5 s away. No write is dropped.
 ///
 /// A load of a key whose write is pending does not ask the source, which would answer from the past: it lets the write
 /// go first, at once, and fails with [`LoadError::Unwritten`](crate::LoadError::Unwritten) if that fails.

@@ -827,6 +827,19 @@ impl Layer for Named {
 }
 
 #[tokio::test]
+async fn what_is_inserted_and_made_of_something_whose_turn_will_come_has_its_turn_too() {
+    let (cache, hand) = manual();
+    let tariffs: Region<u64, u32> = cache.region("tariffs").build().unwrap();
+    let prices: Prices = builder(&cache).ttl(None).layer(Shelf::new()).build().unwrap();
+    tariffs.insert_with(1, 10, |entry| entry.depends_on(dep!("tariff")));
+    cache.invalidate(dep!("tariff").gradual(MINUTE));
+    prices
+        .insert_with(1, Price { cents: 10 }, |entry| assert_eq!(tariffs.within(entry).get(&1).unwrap(), 10));
+    hand.advance(MINUTE);
+    assert!(tariffs.get(&1).is_none() && prices.get(&1).is_none());
+}
+
+#[tokio::test]
 async fn what_is_skipped_is_neither_asked_nor_told() {
     let (cache, _hand) = manual();
     let (near, far) = (Shelf::new(), Shelf::new());

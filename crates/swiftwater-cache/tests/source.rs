@@ -111,7 +111,7 @@ async fn what_is_missing_comes_from_the_source_with_its_dependencies() {
 
 #[tokio::test]
 async fn a_source_keeps_its_law_or_is_found_out() {
-    conformance::source(Table::with(0..3), &[0, 2, 7, 2]).await;
+    conformance::a_source_keeps_its_law(Table::with(0..3), &[0, 2, 7, 2]).await;
     let liar = spawn(conformance_of_a_liar());
     let panic = liar.await.unwrap_err().into_panic();
     assert!(panic.downcast_ref::<String>().unwrap().contains("law 1"));
@@ -133,7 +133,7 @@ async fn conformance_of_a_liar() {
         }
     }
 
-    conformance::source(Liar, &[1]).await;
+    conformance::a_source_keeps_its_law(Liar, &[1]).await;
 }
 
 #[tokio::test]

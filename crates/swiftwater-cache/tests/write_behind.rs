@@ -13,7 +13,7 @@ use std::{
 
 use common::{Gates, cache, manual, readings, settle, spawn};
 use sink_common::{Ends, Source};
-use swiftwater_cache::{Behind, Cache, LoadError, ManyCx, Region, StoreError, Writes, dep};
+use swiftwater_cache::{Behind, Cache, Hit, LoadError, ManyCx, Region, Sink, StoreError, Writes, dep};
 use swiftwater_core::Tunable;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -232,6 +232,36 @@ async fn a_panic_of_the_sink_is_an_error_like_any_other() {
     assert_eq!(source.row(1), 7);
 }
 
+/// Nobody waits for ever for what a key does that is not well.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_panics_ends_the_task_and_not_the_line() {
+    static CLONES: AtomicU32 = AtomicU32::new(u32::MAX);
+    #[derive(Debug, Hash, PartialEq, Eq)]
+    struct Fragile(u64);
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            assert_ne!(CLONES.fetch_sub(1, SeqCst), 0, "as the test wants it");
+            Self(self.0)
+        }
+    }
+    struct Rows(Source);
+    impl Sink<Fragile, u32> for Rows {
+        type Error = std::io::Error;
+        async fn store(&self, writes: Vec<(Fragile, Hit<u32>)>) -> Result<(), Self::Error> {
+            self.0.store(writes.into_iter().map(|(key, value)| (key.0, value)).collect()).await
+        }
+    }
+    let (cache, source) = (cache(), Source::default());
+    let rows: Region<Fragile, u32> =
+        cache.region("rows").writes(Writes::behind(Rows(source.clone()))).build().unwrap();
+    rows.store(Fragile(1), 7).await.unwrap();
+    rows.store(Fragile(2), 7).await.unwrap();
+    CLONES.store(1, SeqCst); // the second that the task makes
+    rows.flush().await.unwrap();
+    assert_eq!(CLONES.load(SeqCst) >> 31, 1, "it has happened");
+    assert_eq!(source.rows(), [(1, 7), (2, 7)].into());
+}
+
 /// The write fails and a newer one of its key has come meanwhile: the older is not brought to the source after it.
 #[tokio::test(start_paused = true)]
 async fn what_failed_does_not_come_back_after_a_newer_one() {
@@ -326,6 +356,26 @@ async fn a_load_whose_write_fails_fails_and_all_who_wait_for_it() {
     gates.open(Ends::Applied);
     settle().await;
     assert_eq!(source.read(&rows, 1).await, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_goes_away_while_the_write_is_on_its_way_leaves_the_load_to_the_others() {
+    let (cache, gates) = (cache(), Gates::new());
+    let source = Source::gated(&gates);
+    let rows = evicted(&cache, &source, 1, 7).await;
+    let load = || {
+        let (rows, source) = (rows.clone(), source.clone());
+        spawn(async move { source.read(&rows, 1).await })
+    };
+    let leader = load();
+    settle().await;
+    let joiner = load();
+    settle().await;
+    leader.abort();
+    settle().await;
+    gates.open(Ends::Applied);
+    assert_eq!(joiner.await.unwrap(), 7);
+    assert_eq!((source.calls().len(), source.loads().len()), (1, 1));
 }
 
 /// Failing together says nothing of one of them.
@@ -451,8 +501,10 @@ async fn whoever_reads_the_source_himself_is_told_when_the_write_arrives() {
         };
         *labels.get_or_load(&1, load).await.unwrap()
     };
+    let _named = rows.dep(&1);
     rows.store(1, 7).await.unwrap();
     assert_eq!(label().await, 0, "from the past");
+    assert!(labels.get(&1).is_some());
     rows.flush().await.unwrap();
     assert_eq!(label().await, 7);
 }

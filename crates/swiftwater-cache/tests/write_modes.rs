@@ -7,6 +7,7 @@ use std::{
     error::Error,
     future::{Future, pending, poll_fn},
     io,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
         Arc,
@@ -18,7 +19,7 @@ use std::{
 
 use common::{Gates, cache, readings, settle, spawn};
 use sink_common::{Ends, Source};
-use swiftwater_cache::{Cache, Hit, Region, Sink, StoreError, Writes, dep};
+use swiftwater_cache::{Cache, Hit, Region, Sink, StoreError, Writes, conformance, dep};
 
 fn around<S: Sink<u64, u32, Error = io::Error>>(cache: &Cache, sink: S) -> Region<u64, u32> {
     cache.region("rows").writes(Writes::around(sink)).build().unwrap()
@@ -371,6 +372,29 @@ fn nonsense_is_refused_by_name() {
     assert_eq!(misplaced.unwrap_err().option(), "writes");
     let region = cache.region::<u64, u32>("rows").error::<io::Error>().writes(behind()).build();
     drop(region.unwrap());
+}
+
+/// The one that the tests use; and one that forgets is found out.
+#[tokio::test]
+async fn a_sink_that_keeps_the_laws_passes_and_one_that_does_not_fails() {
+    struct Forgetful(Source);
+    impl Sink<u64, u32> for Forgetful {
+        type Error = io::Error;
+        async fn store(&self, mut writes: Vec<(u64, Hit<u32>)>) -> io::Result<()> {
+            writes.pop();
+            self.0.store(writes).await
+        }
+    }
+    let rows = [(1, 10, 11), (2, 20, 21), (3, 30, 31)];
+    let source = Source::default();
+    let read = async |key: &u64| source.rows().get(key).copied();
+    conformance::a_sink_keeps_its_laws(&source, &rows, read).await;
+    let source = Source::default();
+    let forgetful = Forgetful(source.clone());
+    let read = async |key: &u64| source.rows().get(key).copied();
+    let rows = [(1, 10, 11), (2, 20, 21)];
+    let mut laws = Box::pin(conformance::a_sink_keeps_its_laws(&forgetful, &rows, read));
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| poll(laws.as_mut()))).is_err());
 }
 
 #[test]
