@@ -481,6 +481,9 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// version that decide whether they may be served, and a hash of the [schema](Self::schema) and of the shape of
     /// both types: the names and types of fields and variants. A value whose shape has changed is not found.
     ///
+    /// What goes to layers does so in tasks of the current runtime, up to 1,024 at a time for the region; what is beyond that,
+    /// as when very much is loaded at once, is not written to the layer and counted as `skipped`.
+    ///
     /// A layer never fails a load: while it fails, hangs or lies it is as if it had nothing. The loader of a call is
     /// made before the layers are asked, and dropped unpolled if one of them has the value.
     #[cfg(feature = "layers")]

@@ -74,7 +74,9 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 ///
 /// 1. **The capacity is never exceeded**, not for a moment, by all files of the layer together.
 /// 2. `put` answers when the queue to the writer has taken the value in, and it is served from there. A value that cannot be
-///    written afterwards is counted as `lost`, and nothing is served in its place, now or later.
+///    written afterwards is counted as `lost`, and nothing is served in its place, now or later. (With one exception: if the
+///    disk can neither be written nor removed from any more when the layer is closed, what it had before may be there
+///    when it is opened again.)
 /// 3. `remove` answers when what the key had is gone for good: nobody gets it any more, and the removal has been handed to
 ///    the system. The queue is in order, so all that was taken in before has been handed over, too. The removal of
 ///    a key that the layer does not have writes nothing.
@@ -102,8 +104,8 @@ use stats::{CAPACITY, ENTRIES, QUEUED, USED};
 /// region and value. One open file per segment. Half a segment is left free for second chances. Where all is read, half of what
 /// is written was written before.
 ///
-/// A `get` of what the system has in memory is one system call on the caller's thread; what it has to fetch, and all where the
-/// file system has no such call (tmpfs), is fetched by one of up to four threads. A `put` takes the locks of one of 64
+/// A `get` of what the system has in memory is one system call on the caller's thread; what it has to fetch, values of more than
+/// 256 KiB, and all where the file system has no such call (tmpfs), are fetched by one of up to four threads. A `put` takes the locks of one of 64
 /// shards of the index and of the queue. The writer writes what has gathered at once, up to about a MiB, and asks the
 /// device for nothing before the close. Per value it copies, takes a checksum and changes one entry of the index.
 ///

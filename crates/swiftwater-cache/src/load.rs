@@ -97,7 +97,12 @@ where
                 }
                 Boarded::Leads(landing) => {
                     let _waiting = wait(&readers, landing.flight())?;
-                    let led = match self.after_write(landing, fallback.is_some(), skip).await {
+                    // One look where nothing is ever written.
+                    let begun = match self.outlet {
+                        None => Ok(Begun::Not(landing)),
+                        Some(_) => self.after_write(landing, fallback.is_some(), skip).await,
+                    };
+                    let led = match begun {
                         Ok(Begun::Not(landing)) => {
                             let Some(place) = self.place(slice::from_ref(&landing)).await else {
                                 drop(landing.refuse(LoadError::Busy));

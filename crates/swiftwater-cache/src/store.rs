@@ -7,6 +7,7 @@ use std::{borrow::Borrow, hash::Hash, ops::Deref, sync::Arc};
 
 use foldhash::fast::RandomState;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use smallvec::SmallVec;
 
 use crate::{dep::Dep, entry::Held, index::Follow};
 
@@ -27,8 +28,8 @@ enum Map<K, V> {
 
 /// What left the store: to be dropped where no lock is held.
 pub(crate) struct Evicted<K, V> {
-    /// Replaced, evicted, rejected, removed.
-    pub(crate) entries: Vec<(Key<K>, Held<V>)>,
+    /// Replaced, evicted, rejected, removed: one, as a rule.
+    pub(crate) entries: SmallVec<[(Key<K>, Held<V>); 1]>,
     /// How many of them had to go for lack of room.
     pub(crate) evicted: u64,
     /// An entry was to be stored, be it too heavy or not.
@@ -59,7 +60,7 @@ impl<K> Deref for Key<K> {
 
 impl<K, V> Default for Evicted<K, V> {
     fn default() -> Self {
-        Self { entries: Vec::new(), evicted: 0, stored: false, too_heavy: false }
+        Self { entries: SmallVec::new(), evicted: 0, stored: false, too_heavy: false }
     }
 }
 

@@ -471,6 +471,18 @@ fn threads_of_our_own_read_what_the_system_does_not_have() {
 }
 
 #[test]
+fn a_large_value_is_not_copied_on_the_caller_s_thread() {
+    let test = Test::new();
+    let disk = Opened(Disk::builder(test.path()).capacity(64 << 20).build().unwrap());
+    let (name, large) = (key(1), Bytes::from(vec![7; 300 << 10]));
+    run(disk.put(&name, large.clone(), None)).unwrap();
+    test.written(&disk);
+    let mut get = pin!(disk.get(&name));
+    assert!(get.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(run(get).unwrap() == Some(large));
+}
+
+#[test]
 fn keys_that_share_a_hash_displace_one_another() {
     let test = Test::new();
     let [a, b] = [&b"a"[..], b"b"].map(|name| LayerKey::new(COLLIDING, Bytes::from_static(name)));
