@@ -508,11 +508,14 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     ///
     /// # Errors
     ///
-    /// `refresh_every` needs a `source`, and `build` to be called within a runtime with timers. `memory` must be 1 to 2^53, `expected_entries` at least 1, every time but `stale_for` and a throttle longer than zero,
-    /// `jitter` and `refresh_after` from 0 to 1, `max_loads` 1 to 2^20, a `soft_timeout` shorter than the `load_timeout` and
-    /// together with `fail_safe`, [`source`](Self::source) and [`writes`](Self::writes) said after `error`, the latter, with `max_pending` 1 to 2^24, `max_batch` at least 1 and a `delay`
-    /// of a day at most, and the name not that of a region of the cache that still lives: in a handle, in a load that has
-    /// not ended, or in a write that is pending.
+    /// - `memory` must be 1 to 2^53, `expected_entries` at least 1, `max_loads` 1 to 2^20.
+    /// - Every time but `stale_for` and a throttle must be longer than zero, a `usage` at least a second; `jitter` and
+    ///   `refresh_after` from 0 to 1; a `soft_timeout` shorter than the `load_timeout` and together with `fail_safe`.
+    /// - `source` and `writes` must be said after `error`; `refresh_every` together with a `source`, within a runtime with timers.
+    /// - Of `writes` behind, `max_pending` must be 1 to 2^24, `max_batch` at least 1 and the `delay` a day at most.
+    /// - Layers need a `schema`.
+    /// - The name must not be that of a region of the cache that still lives: in a handle, in a load that has not ended, or
+    ///   in a write that is pending.
     pub fn build(self) -> Result<Region<K, V, E>, BuildError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
