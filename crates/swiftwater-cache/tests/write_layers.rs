@@ -7,7 +7,7 @@ mod sink_common;
 use std::path::Path;
 
 use common::{Gates, settle, spawn};
-use sink_common::{Ends, Source};
+use sink_common::{Ends, Source, press};
 use swiftwater_cache::{Cache, Disk, Region, Writes, dep};
 
 fn cache(directory: &Path) -> Cache {
@@ -19,17 +19,6 @@ fn rows<S: Into<Writes<Source>>>(cache: &Cache, directory: &Path, writes: S) -> 
     cache.region("rows").memory(1).schema(1).layer(disk).writes(writes).build().unwrap()
 }
 
-/// Pushes everything else out of memory.
-async fn press(rows: &Region<u64, u32>, key: u64) {
-    for other in 1000.. {
-        rows.insert(other, 0);
-        settle().await;
-        if rows.get(&key).is_none() {
-            return;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_layer_keeps_what_was_stored_through_and_not_what_was_replaced_around() {
     let directory = tempfile::tempdir().unwrap();
@@ -37,7 +26,8 @@ async fn a_layer_keeps_what_was_stored_through_and_not_what_was_replaced_around(
     let region = rows(&cache, directory.path(), Writes::through(source.clone()));
     assert_eq!(source.read(&region, 1).await, 0);
     region.store(1, 7).await.unwrap();
-    press(&region, 1).await;
+    press(&region, 1);
+    settle().await;
     source.loads();
     assert_eq!(source.read(&region, 1).await, 7);
     assert!(source.loads().is_empty(), "the layer had it");
@@ -84,7 +74,8 @@ async fn whatever_happens_to_the_key_meanwhile_no_layer_has_the_value() {
         gates.open(Ends::Applied);
         store.await.unwrap().unwrap();
         assert_eq!(region.get(&1).is_some(), what == "nothing", "{what}");
-        press(&region, 1).await;
+        press(&region, 1);
+        settle().await;
         assert_eq!(source.read(&region, 1).await, 7);
         assert_eq!(source.loads().is_empty(), what == "nothing", "{what}");
     }
@@ -98,8 +89,10 @@ async fn what_is_pending_is_served_by_a_layer_whatever_the_source_does() {
     source.set_down(true);
     region.store(1, 7).await.unwrap();
     region.store(2, 8).await.unwrap();
-    press(&region, 1).await;
-    press(&region, 2).await;
+    press(&region, 1);
+    settle().await;
+    press(&region, 2);
+    settle().await;
     assert_eq!(source.read(&region, 1).await, 7);
     let load = async move |_| -> Result<Vec<(u64, u32)>, _> { unreachable!("the layer has it") };
     let found = region.get_or_load_many(&[2], load).await.unwrap();
