@@ -488,6 +488,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     pub(crate) fn line(&self) -> Option<&Line<K, V, E>> {
         self.outlet.as_ref()?.line()
     }
+
+    /// Whether a write of the key is pending.
+    pub(crate) fn is_unwritten(&self, key: &K) -> bool {
+        self.line().is_some_and(|line| line.has(key))
+    }
 }
 
 impl<K, V, E> Engine<K, V, E>
@@ -500,11 +505,6 @@ where
     pub(crate) fn run_line(self: &Arc<Self>, runtime: &Handle) {
         let runner = Runner { engine: self.clone(), writes: Vec::new(), keys: Vec::new(), ended: false };
         drop(runtime.spawn(runner.run()));
-    }
-
-    /// Whether a write of the key is pending.
-    pub(crate) fn is_unwritten(&self, key: &K) -> bool {
-        self.line().is_some_and(|line| line.has(key))
     }
 
     /// The load, once the source would not answer from the past: no write of the key is pending any more. It has ended

@@ -80,7 +80,8 @@ impl Keys {
         self.named.get().is_some()
     }
 
-    /// A load is about to read one. Relaxed: the locks that it and an insert take afterwards order it.
+    /// A load is about to read one. Relaxed: the locks that it and an insert take afterwards order it, or a fence where there is
+    /// none.
     pub(crate) fn read(&self) {
         self.matter.store(true, Relaxed);
     }
@@ -216,7 +217,8 @@ impl Cache {
     }
 
     /// A value in this process that entries are made of: who reads it in a loader depends on it, as on `dep!(name)`, and
-    /// setting it to another value invalidates that.
+    /// setting it to another value invalidates that. So does this, since what layers have of an earlier process may be made of
+    /// another value.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -235,7 +237,9 @@ impl Cache {
     /// # }
     /// ```
     pub fn parameter<T: Clone + PartialEq>(&self, name: &str, value: T) -> Parameter<T> {
-        Parameter::new(self.clone(), Dep::of(name), value)
+        let dep = Dep::of(name);
+        self.0.invalidate(dep.into());
+        Parameter::new(self.clone(), dep, value)
     }
 
     pub(crate) fn new(
@@ -370,6 +374,12 @@ impl Shared {
         }
     }
 
+    /// A key has a new value, which invalidates nothing but what was made of the old one.
+    pub(crate) fn supersede(&self, key: Dep) {
+        self.stamps.supersede(key);
+        self.changed();
+    }
+
     pub(crate) fn invalidate(&self, change: Change) {
         let now = || self.clock.now();
         if !change.hold.is_zero() {
@@ -386,6 +396,11 @@ impl Shared {
 
     fn invalidated(&self) {
         self.invalidations.add(1);
+        self.changed();
+    }
+
+    /// Versions have moved.
+    pub(crate) fn changed(&self) {
         #[cfg(feature = "layers")]
         if let Some(persist) = &self.persist {
             persist.invalidated();

@@ -14,7 +14,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{
+            AtomicU8,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
@@ -262,12 +266,23 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     {
         if !readers.is_empty() {
             self.keys.read(); // before anything is read, see `insert`
+            if !self.store.is_default() {
+                fence(SeqCst); // moka's lookups take no lock that would order the mark
+            }
         }
         let found = self.judge(key, self.store.get(key));
         if let Look::Fresh(entry) | Look::Due(entry) = &found {
             self.inherit_entry(readers, key, entry);
         }
         found
+    }
+
+    /// The readers read the key without a look at what there is of it.
+    pub(crate) fn pass_by<Q: Hash + ?Sized>(&self, key: &Q, readers: &Readers) {
+        if !readers.is_empty() {
+            self.keys.read(); // before anything is read, see `insert`
+            drop(self.flights(key)); // the lock that orders the mark
+        }
     }
 
     /// What is found of the key that the store has this of.
@@ -428,9 +443,15 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         matches!(phase, Phase::Due | Phase::Fresh) && self.servable(key, entry)
     }
 
-    /// Whether there is an entry that would be served as fresh. Notes nothing.
+    /// Whether there is an entry that would be served as fresh. Notes nothing; but one that nobody can be served any more leaves
+    /// the store, and stands in no load's way.
     pub(crate) fn is_there(&self, key: &K) -> bool {
-        self.store.peek(key).is_some_and(|entry| self.is_fresh(key, &entry))
+        let Some(entry) = self.store.peek(key) else { return false };
+        if self.policy.phase_untouched(&entry, self.clock.now()) == Phase::Over {
+            drop(self.store.remove_exactly(key, &entry));
+            return false;
+        }
+        self.is_fresh(key, &entry)
     }
 
     /// What was used, and how much, if that is counted.
@@ -617,7 +638,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         // After the old value is gone, so that a load which has read it has a stamp from before. Whoever read it had set
         // the mark, and then took a lock that was taken here since.
         if self.keys.matter() {
-            self.cache.stamps.supersede(changed);
+            self.cache.supersede(changed);
+        } else if layered.is_some() {
+            self.cache.changed();
         }
         self.count_outgoing(&outgoing);
         if let Some((advisor, hash)) = advised {
@@ -906,7 +929,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     pub(crate) fn have_arrived(&self, keys: &[K]) {
         if self.keys.are_named() {
             for key in keys {
-                self.cache.stamps.supersede(self.key_dep(key));
+                self.cache.supersede(self.key_dep(key));
             }
         }
     }

@@ -76,8 +76,8 @@
 //! A hit is a lookup in [quick_cache], a comparison of the entry's stamp with the latest version, one load of the coarse clock if
 //! there is a lifetime, a count and a reference count. After an invalidation, of whatever, the next hit of each entry also
 //! looks at the cells of its key, its region and its dependencies. A miss takes the lock of one of 32 shards of running
-//! loads twice, and allocates the entry, the flight that others may join, its scope and the loader's future; if the loader
-//! waits, a task. A load within a load notes who waits for whom under one lock. An invalidation is four atomic operations; one by
+//! loads twice, and allocates the entry, the flight that others may join and the loader's future; if the loader waits, a
+//! task. A load within a load notes who waits for whom under one lock. An invalidation is four atomic operations; one by
 //! key also takes its shard's lock and the store's; a gentler one two locks of its own.
 //!
 //! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more, or

@@ -182,7 +182,7 @@ where
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
         if self.is_unwritten(&key) {
-            return; // the source would answer from the past
+            return; // as below, for less
         }
         let place = match &self.lane {
             None => None,
@@ -192,6 +192,10 @@ where
             },
         };
         if let Boarded::Leads(landing) = self.board(&key, Some(old)) {
+            // Asked for now that a later store would take the load out of the table.
+            if self.is_unwritten(&landing.key) {
+                return; // the source would answer from the past
+            }
             if let Some(extra) = old.extra() {
                 extra.set_refresh_at(NEVER);
             }
@@ -389,6 +393,10 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
     pub(crate) fn begin(&self) -> Tick {
         self.engine.stats.loads.add(1);
         self.flight().begin(self.engine.cache.stamps.now());
+        // Stored while the load waited for its turn: from before its stamp, and the source may not have it yet.
+        if self.engine.is_unwritten(&self.key) {
+            self.flight().hold();
+        }
         self.engine.now()
     }
 

@@ -66,6 +66,13 @@ impl<K: fmt::Debug> fmt::Debug for ManyCx<K> {
     }
 }
 
+/// What there is of a key, and is not good enough.
+pub(crate) struct Old<V> {
+    pub(crate) entry: Held<V>,
+    /// In the place of a load that fails; else it only hands on how much it was used.
+    pub(crate) may_stand_in: bool,
+}
+
 pub(crate) type Answers<V, E> = Vec<Option<Result<Hit<V>, LoadError<E>>>>;
 
 impl<K, V, E> Engine<K, V, E>
@@ -87,7 +94,7 @@ where
         M: IntoIterator<Item = (K, V)>,
     {
         let mut answers: Answers<V, E> = keys.iter().map(|_| None).collect();
-        let mut olds: Vec<Option<Held<V>>> = keys.iter().map(|_| None).collect();
+        let mut olds: Vec<Option<Old<V>>> = keys.iter().map(|_| None).collect();
         for (place, key) in keys.iter().enumerate() {
             match self.look(key, &readers) {
                 Look::Fresh(entry) | Look::Due(entry) => {
@@ -99,9 +106,9 @@ where
                     answers[place] = Some(Ok(Hit::stale(entry)));
                 }
                 Look::Stale(entry) | Look::Throttled(entry) | Look::Fallback(entry) => {
-                    olds[place] = Some(entry)
+                    olds[place] = Some(Old { entry, may_stand_in: true })
                 }
-                Look::Miss(_) => {}
+                Look::Miss(old) => olds[place] = old.map(|entry| Old { entry, may_stand_in: false }),
             }
         }
         let answers = self.load_rest(keys, load, readers, (answers, olds), Way::Anywhere).await?;
@@ -122,7 +129,7 @@ where
         keys: &[K],
         load: F,
         readers: Readers,
-        (mut answers, mut olds): (Answers<V, E>, Vec<Option<Held<V>>>),
+        (mut answers, mut olds): (Answers<V, E>, Vec<Option<Old<V>>>),
         way: Way,
     ) -> Result<Vec<Result<Hit<V>, LoadError<E>>>, LoadError<E>>
     where
@@ -150,11 +157,12 @@ where
                     flights.push((place, flight, true));
                     continue;
                 }
-                match self.board(key, olds[place].as_ref()) {
+                let old = olds[place].as_ref().map(|old| &old.entry);
+                match self.board(key, old) {
                     Boarded::Joins(flight) => flights.push((place, flight, false)),
                     Boarded::Leads(mut landing) => {
                         if way != Way::Anywhere {
-                            landing.past = self.policy.past_unasked(olds[place].as_deref(), self.now());
+                            landing.past = self.policy.past_unasked(old.map(|old| &**old), self.now());
                         }
                         places.insert(key, landing.flight().clone());
                         flights.push((place, landing.flight().clone(), true));
@@ -177,7 +185,8 @@ where
                     None => landings.into_iter().for_each(|landing| drop(landing.refuse(LoadError::Busy))),
                 }
             }
-            for (place, flight, ours) in flights {
+            // Borrowed: each is held for as long as it is noted that it is waited for, since the next load may get its address.
+            for &(place, ref flight, ours) in &flights {
                 let result = flight.landed().await;
                 if !ours {
                     self.stats.joins.add(1);
@@ -185,13 +194,15 @@ where
                         continue; // in the next round
                     }
                 }
-                self.inherit(&readers, &keys[place], &flight, result);
+                self.inherit(&readers, &keys[place], flight, result);
                 let result = match result {
                     // It had to wait, and was dropped for want of a place where it could.
                     Err(LoadError::Aborted) if Handle::try_current().is_err() => Err(LoadError::NoRuntime),
                     other => other.clone(),
                 };
-                let fallback = olds[place].take().filter(|_| self.policy.fail_safe.is_some());
+                let old =
+                    olds[place].take().filter(|old| old.may_stand_in && self.policy.fail_safe.is_some());
+                let fallback = old.map(|old| old.entry);
                 answers[place] = Some(self.instead(&keys[place], fallback, result, &readers));
             }
         }
@@ -217,7 +228,7 @@ fn lead<K, V, E, F, Fut, M>(
     engine: &Arc<Engine<K, V, E>>,
     landings: Vec<Landing<K, V, E>>,
     load: F,
-    place: Option<Place>,
+    mut place: Option<Place>,
     way: Way,
 ) where
     K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -231,7 +242,14 @@ fn lead<K, V, E, F, Fut, M>(
     let engine = engine.clone();
     let mut work = Box::pin(async move {
         let missing = match engine.below.clone().filter(|_| engine.enabled() && way != Way::Loader) {
-            Some(below) => look_below(&*below, landings, since).await,
+            Some(below) => {
+                let (found, missing) = look_below(&*below, landings).await;
+                if missing.is_empty() || way == Way::Layers {
+                    place = None; // first, as at the end of every load
+                }
+                found.into_iter().for_each(|(landing, found)| drop(landing.land_since(Ok(found), since)));
+                missing
+            }
             None => landings,
         };
         // Dropped, they are loads that were given up: whoever has joined them loads by itself.
@@ -247,27 +265,25 @@ fn lead<K, V, E, F, Fut, M>(
     }
 }
 
-/// Lands what the layers have, and gives back the others.
+/// What the layers have, and what they have not.
 async fn look_below<K, V, E>(
     below: &dyn Below<K, V>,
     landings: Vec<Landing<K, V, E>>,
-    since: Tick,
-) -> Vec<Landing<K, V, E>>
+) -> (Vec<(Landing<K, V, E>, Got<V>)>, Vec<Landing<K, V, E>>)
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
     let keys: Vec<K> = landings.iter().map(|landing| landing.key.clone()).collect();
-    let found = below.read_many(&keys).await;
-    let mut missing = Vec::new();
-    for (landing, found) in landings.into_iter().zip(found) {
-        match found {
-            Some(found) => drop(landing.land_since(Ok(Got::Found(found)), since)),
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for (landing, value) in landings.into_iter().zip(below.read_many(&keys).await) {
+        match value {
+            Some(value) => found.push((landing, Got::Found(value))),
             None => missing.push(landing),
         }
     }
-    missing
+    (found, missing)
 }
 
 async fn load_missing<K, V, E, F, Fut, M>(

@@ -194,8 +194,9 @@ impl<K, V> Policy<K, V> {
                     next_window(now, half_life)
                 });
                 let review = self.review.as_ref().map_or(NEVER, |review| now + review.every);
-                let is_due = extra.refresh_at() <= now;
-                let refresh = if is_due { NEVER } else { extra.refresh_at() };
+                // Once it is due it stays so until somebody begins to load it, which not everybody can.
+                let refresh = extra.refresh_at();
+                let is_due = refresh <= now;
                 let next = [idle, window, review, refresh].into_iter().fold(entry.expires(), Tick::min);
                 entry.set_due(next);
                 if is_due { Phase::Due } else { phase }

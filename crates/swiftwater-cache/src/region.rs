@@ -123,6 +123,9 @@ where
     /// one call, which gives pairs of keys and values. In the order of `keys`; `None` where the load gave no value, which is
     /// not stored. Pairs that nobody asked for are dropped.
     ///
+    /// Nothing is loaded in the background here: what may be served [as stale](crate::RegionBuilder::stale_for) is loaded and
+    /// waited for, and nothing [in good time](crate::RegionBuilder::refresh_after).
+    ///
     /// `load` has to be `Clone`, since it is called a second time if one of the keys was being loaded by somebody else whose
     /// load turned out to be older than an invalidation; and is called where it does not hold up the caller, so it owns
     /// what it needs.
@@ -319,7 +322,7 @@ where
     /// [skipped](Skip).
     ///
     /// A call that skips memory, or finds that its key is being loaded by one that skips nothing, loads by itself: it is
-    /// not joined, and what it gets is not stored in memory.
+    /// not joined, and what it gets is not stored in memory. Layers may keep it: of law 3 such a call is an exception.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -833,7 +836,12 @@ where
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
         let readers = Readers::here(None);
-        let found = if self.skip.memory { Look::Miss(None) } else { self.region.0.look(key, &readers) };
+        let found = if self.skip.memory {
+            self.region.0.pass_by(key, &readers);
+            Look::Miss(None)
+        } else {
+            self.region.0.look(key, &readers)
+        };
         self.region.0.load(key.to_owned(), load, readers, (found, &self.skip)).await
     }
 }

@@ -25,7 +25,8 @@ pub enum Judgement {
     Drop,
     /// It is served.
     Keep,
-    /// It is served, and loaded anew in the background by whoever asks with a loader.
+    /// It is served, and loaded anew in the background: by this lookup if it can load, else by the one at which the policy is
+    /// asked again.
     Refresh,
 }
 

@@ -24,7 +24,7 @@ use crate::{below::Waits, entry::Hit, error::AsError};
 ///    finds them. The keys of one call differ.
 /// 2. `Err`, a panic and a future dropped half-way mean that any part of them may have been applied, or may not.
 /// 3. It may be called again with the same writes after any of these, and then they are applied as if it were once.
-/// 4. It does not load from the region what it is writing: behind, that load would wait for the write.
+/// 4. It does not load from the region: behind, that load may wait for the write, or for its turn behind one that does.
 ///
 /// In return, a region that writes *behind* has one call on its way at a time, so that no two of them have the same
 /// key. *Around* and *through* every `store` is a call with one write; of two that overlap and have the same key the source decides which is the later.
@@ -126,7 +126,8 @@ impl<S> Writes<S> {
 ///
 /// The writes that are pending, and nothing else: at most [`max_pending`](Self::max_pending), as a rule those of the last
 /// `delay` plus the time of a call, and while the sink fails all since it began to fail. If the runtime ends but the process
-/// does not, they wait for the next `store`, load or flush in another one. What
+/// does not, they wait for the next `store`, load or flush in another one; they are lost if no handle of the region is left
+/// then. What
 /// [`Region::flush`](crate::Region::flush) or [`Cache::close`](crate::Cache::close) has said to have arrived is not lost.
 ///
 /// # Traps

@@ -103,7 +103,13 @@ impl<K> Usage<K> {
 
 #[cfg(feature = "layers")]
 mod log {
-    use std::{error::Error, fmt, fs, io, path::Path};
+    use std::{
+        error::Error,
+        fmt,
+        fs::{self, File},
+        io::{self, Write},
+        path::Path,
+    };
 
     use serde::{Serialize, de::DeserializeOwned};
     use xxhash_rust::xxh3::xxh3_64;
@@ -126,7 +132,9 @@ mod log {
             bytes.extend_from_slice(&encoded);
             let mut name = path.as_os_str().to_owned();
             name.push(".new");
-            fs::write(&name, bytes)?;
+            let mut file = File::create(&name)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?; // before it takes the place of the old one
             fs::rename(&name, path)
         }
 

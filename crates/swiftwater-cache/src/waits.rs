@@ -9,9 +9,12 @@
 //! waits for a place, in whatever lane; and so on from there, until a lane turns up that has been before. So its region is on
 //! a ring of regions whose loads wait for each other, and one of its loads that wait for a place is wanted by another load.
 //! But such a load goes without a place.
+//!
+//! That regions were on a ring once counts for as long as they live: which of their loads wait just now is not known of those
+//! that wait for a place.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -77,13 +80,14 @@ impl<T: Copy + Ord> Graph<T> {
     fn reaches(&self, from: T, to: T) -> bool {
         let onward = |node: &T| self.0.get(node).into_iter().flatten().copied();
         let mut reached: Vec<T> = onward(&from).collect();
+        let mut known: BTreeSet<T> = reached.iter().copied().collect();
         let mut next = 0;
         while let Some(node) = reached.get(next).copied() {
             if node == to {
                 return true;
             }
             for node in onward(&node) {
-                if !reached.contains(&node) {
+                if known.insert(node) {
                     reached.push(node);
                 }
             }

@@ -21,7 +21,7 @@ use crate::{
     below::Waits,
     engine::Engine,
     error::LoadError,
-    many::{ManyCx, Way},
+    many::{ManyCx, Old, Way},
     region::Region,
     scope::Readers,
     source::Pairs,
@@ -203,9 +203,10 @@ where
     /// Loads everything anew that may still be served, batch after batch.
     async fn refresh_all(self: &Arc<Self>) {
         let mut entries = self.entries().filter(|(key, entry)| self.is_fresh(key, entry));
+        let old = |entry| Some(Old { entry, may_stand_in: true });
         loop {
             let (keys, olds): (Vec<K>, Vec<_>) =
-                entries.by_ref().take(DEFAULT_BATCH).map(|(key, entry)| (key, Some(entry))).unzip();
+                entries.by_ref().take(DEFAULT_BATCH).map(|(key, entry)| (key, old(entry))).unzip();
             // Nobody but this pass has the region any more.
             if keys.is_empty() || Arc::strong_count(self) == 1 {
                 return;

@@ -5,7 +5,7 @@ mod common;
 use std::{future::Future, pin::Pin};
 
 use common::{Gates, cache, readings, region, settle};
-use swiftwater_cache::{AnyError, Cache, LoadCx, MAX_EDGES, Reach, Region, dep};
+use swiftwater_cache::{AnyError, Cache, LoadCx, MAX_EDGES, Reach, Region, Skip, dep};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -303,4 +303,19 @@ fn with_a_handful_of_cells_what_is_inserted_is_still_found() {
         rows.insert(key, key);
         assert_eq!(rows.get(&key).unwrap(), key);
     }
+}
+
+#[tokio::test]
+async fn what_a_loader_reads_past_memory_it_depends_on_as_well() {
+    let cache = cache();
+    let (rows, pages) = (region::<u32>(&cache, "rows"), region::<u32>(&cache, "pages"));
+    let row = rows.clone();
+    let load = async move |_: LoadCx<u64>| {
+        let past = row.skipping(Skip::new().memory());
+        Ok(*past.get_or_load(&1, async |_| Ok(10)).await? + 1)
+    };
+    assert_eq!(pages.get_or_load(&1, load).await.unwrap(), 11);
+    assert!(pages.get(&1).is_some());
+    rows.insert(1, 20);
+    assert!(pages.get(&1).is_none(), "it was made of the old one");
 }

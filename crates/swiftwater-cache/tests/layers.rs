@@ -6,20 +6,22 @@ use std::{
     collections::HashMap,
     future::pending,
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{manual, readings, settle, spawn};
+use common::{Gates, manual, readings, settle, spawn};
 use serde::{Deserialize, Serialize};
 use swiftwater_cache::{
-    Cache, Dep, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, ManyCx, Reach, Region,
-    RegionBuilder, Skip, Tier, dep,
+    Cache, Dep, Excess, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, ManyCx, Reach, Region,
+    RegionBuilder, Sink, Skip, Tier, Writes, dep,
 };
 use swiftwater_core::{Clock, Gate, Hand, Observe, Outcome, Reason, Rejected, Token, Visitor};
 use tempfile::TempDir;
@@ -615,8 +617,8 @@ fn without_a_runtime_layers_are_read_and_not_written() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(fill(&prices));
     let mut asked = Box::pin(prices.get_or_load(&1, async |_| Ok(Price { cents: 20 })));
-    let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
-    assert!(matches!(polled, std::task::Poll::Ready(Ok(hit)) if hit.cents == 10));
+    let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Ok(hit)) if hit.cents == 10));
     prices.insert(7, Price { cents: 1 });
     assert_eq!(of_layer(&prices, "skipped"), 1.0);
 }
@@ -923,4 +925,149 @@ async fn layers_are_warmed_from_without_the_source() {
     assert!(prices.explain(&4).is_loading);
     assert_eq!(prices.fetch(&4).await.unwrap().unwrap().cents, 4);
     assert_eq!(warming.await.unwrap().unwrap().absent, 1);
+}
+
+#[tokio::test]
+async fn an_insert_after_the_close_takes_the_file_back_too() {
+    let folder = Folder::new();
+    let shelf = Shelf::new();
+    let (cache, _hand) = folder.cache();
+    let prices = small(&cache, shelf.clone());
+    load(&prices, 1, 10).await;
+    settle().await;
+    cache.close().await.unwrap();
+    prices.insert(1, Price { cents: 20 });
+    drop((prices, cache));
+    let (cache, _hand) = folder.cache();
+    assert_eq!(load(&small(&cache, shelf), 1, 30).await.cents, 30, "what the layer has was replaced");
+
+    // Of a key that a value in a layer is made of.
+    let (folder, shelf) = (Folder::new(), Shelf::new());
+    let (cache, _hand) = folder.cache();
+    let bases: Region<u64, u32> = cache.region("bases").build().unwrap();
+    let prices = small(&cache, shelf.clone());
+    bases.insert(2, 10);
+    let base = bases.clone();
+    let made = async move |_: LoadCx<u64>| Ok(Price { cents: *base.get(&2).unwrap() });
+    assert_eq!(prices.get_or_load(&2, made).await.unwrap().cents, 10);
+    settle().await;
+    cache.close().await.unwrap();
+    bases.insert(2, 20);
+    drop((prices, bases, cache));
+    let (cache, _hand) = folder.cache();
+    assert_eq!(load(&small(&cache, shelf), 2, 20).await.cents, 20);
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_made_of_a_parameter_is_not_served() {
+    let folder = Folder::new();
+    let shelf = Shelf::new();
+    for cents in [19, 7] {
+        let (cache, _hand) = folder.cache();
+        let vat = cache.parameter("vat", cents);
+        let load = async move |_: LoadCx<u64>| Ok(Price { cents: vat.get() });
+        let price = small(&cache, shelf.clone()).get_or_load(&1, load).await.unwrap();
+        assert_eq!(price.cents, cents);
+        settle().await;
+        cache.close().await.unwrap();
+    }
+}
+
+/// Loads another key as soon as it is woken, in the midst of what wakes it.
+struct Next {
+    prices: Prices,
+    has_loaded: Mutex<Option<bool>>,
+}
+
+impl Wake for Next {
+    fn wake(self: Arc<Self>) {
+        let past_layers = self.prices.skipping(Skip::new().layers());
+        let load = pin!(past_layers.get_or_load(&2, async |_| Ok(Price { cents: 2 })));
+        let polled = load.poll(&mut Context::from_waker(Waker::noop()));
+        *self.has_loaded.lock().unwrap() = Some(matches!(polled, Poll::Ready(Ok(_))));
+    }
+}
+
+#[tokio::test]
+async fn who_is_told_what_a_layer_had_of_many_keys_finds_room_for_a_load() {
+    let (cache, _hand) = manual();
+    let shelf = Shelf::new();
+    let first: Prices = builder(&cache).layer(shelf.clone()).build().unwrap();
+    first.get_or_load(&1, async |_| Ok(Price { cents: 1 })).await.unwrap();
+    settle().await;
+    drop(first);
+    let prices: Prices = builder(&cache).layer(shelf.clone()).max_loads(1, Excess::Fail).build().unwrap();
+    shelf.be(Mood::Slow);
+    let many = spawn({
+        let prices = prices.clone();
+        async move {
+            let unasked = |_| async { unreachable!("the layer has it") };
+            prices.get_or_load_many::<_, _, Vec<_>>(&[1], unasked).await.map(|found| found.len())
+        }
+    });
+    tokio::task::yield_now().await;
+    let next = Arc::new(Next { prices: prices.clone(), has_loaded: Mutex::default() });
+    let waker = Waker::from(next.clone());
+    let mut joiner = pin!(prices.get_or_load(&1, async |_| unreachable!("it is being loaded")));
+    assert!(joiner.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(many.await.unwrap().unwrap(), 1);
+    assert_eq!(*next.has_loaded.lock().unwrap(), Some(true), "its place has been given back");
+    assert_eq!(joiner.await.unwrap().cents, 1);
+}
+
+/// A row that is written to.
+#[derive(Clone, Default)]
+struct Row(Arc<AtomicU32>);
+
+impl Sink<u64, Price> for Row {
+    type Error = std::io::Error;
+
+    async fn store(&self, writes: Vec<(u64, Hit<Price>)>) -> Result<(), std::io::Error> {
+        writes.iter().for_each(|(_, price)| self.0.store(price.cents, SeqCst));
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_waited_for_its_turn_while_its_key_was_stored_leaves_nothing_in_a_layer() {
+    let (cache, _hand) = manual();
+    let (shelf, row, gates) = (Shelf::new(), Row::default(), Gates::<()>::new());
+    let prices = builder(&cache).max_loads(1, Excess::Wait).layer(shelf.clone());
+    let prices: Prices = prices.writes(Writes::behind(row.clone())).build().unwrap();
+    let past_memory = |key: u64| {
+        let (prices, row, gates) = (prices.clone(), row.clone(), gates.clone());
+        spawn(async move {
+            let load = async move |_| {
+                let cents = row.0.load(SeqCst);
+                gates.pass(key).await;
+                Ok(Price { cents })
+            };
+            prices.skipping(Skip::new().memory()).get_or_load(&key, load).await.unwrap().cents
+        })
+    };
+    let first = past_memory(9);
+    settle().await;
+    let waits = past_memory(1);
+    settle().await;
+    assert_eq!(gates.keys(), [9]);
+    // Its way to the layer is longer than that of the load, and to the source longer still.
+    shelf.be(Mood::Slow);
+    prices.store(1, Price { cents: 7 }).await.unwrap();
+    tokio::task::yield_now().await;
+    shelf.be(Mood::Well);
+    gates.open(());
+    first.await.unwrap();
+    settle().await;
+    assert_eq!(gates.keys(), [1], "the layer had nothing yet");
+    settle().await;
+    gates.open(());
+    assert_eq!(waits.await.unwrap(), 0, "it had asked before");
+    prices.flush().await.unwrap();
+    settle().await;
+    let again = past_memory(1);
+    settle().await;
+    if gates.waiting() > 0 {
+        gates.open(());
+    }
+    assert_eq!(again.await.unwrap(), 7);
 }

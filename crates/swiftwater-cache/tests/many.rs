@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{Gates, cache, readings, region, settle, spawn};
-use swiftwater_cache::{Cache, Hit, LoadError, ManyCx, Region, dep};
+use swiftwater_cache::{Cache, Hit, LoadCx, LoadError, ManyCx, Region, dep};
 use swiftwater_core::Clock;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ async fn a_load_from_before_the_invalidation_is_not_taken() {
     let (rows, calls) = (region(&cache, "rows"), Calls::default());
     let gates = Gates::new();
     let (inner, region) = (gates.clone(), rows.clone());
-    let load_one = async move |cx: swiftwater_cache::LoadCx<u64>| {
+    let load_one = async move |cx: LoadCx<u64>| {
         cx.depends_on(dep!("row", 1));
         Ok(inner.pass(1).await)
     };
@@ -255,4 +255,44 @@ async fn what_a_loader_reads_of_many_keys_it_depends_on() {
         assert!(pages.get(&1).is_none(), "{change:?}");
         pages.get_or_load(&1, page.clone()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn who_still_waits_for_one_of_several_loads_is_in_no_ring_with_what_came_after_another() {
+    let (cache, gates) = (cache(), Gates::<u64>::new());
+    let (rows, pages) = (region::<u64>(&cache, "rows"), region::<u64>(&cache, "pages"));
+    let row = spawn({
+        let (rows, gates) = (rows.clone(), gates.clone());
+        async move { *rows.get_or_load(&1, async move |_| Ok(gates.pass(1).await)).await.unwrap() }
+    });
+    settle().await;
+    let page = spawn({
+        let (rows, pages, gates) = (rows.clone(), pages.clone(), gates.clone());
+        async move {
+            let load = async move |_: LoadCx<u64>| {
+                let second = move |_| {
+                    let gates = gates.clone();
+                    async move { Ok([(2, gates.pass(2).await)]) }
+                };
+                Ok(rows.get_or_load_many(&[1, 2], second).await?.into_iter().flatten().map(|row| *row).sum())
+            };
+            *pages.get_or_load(&1, load).await.unwrap()
+        }
+    });
+    settle().await;
+    assert_eq!(gates.keys(), [1, 2]);
+    gates.open(10);
+    assert_eq!(row.await.unwrap(), 10);
+    settle().await;
+    // The page waits for the second row only, and this one for the page.
+    let other = spawn(async move {
+        let load = async move |_: LoadCx<u64>| {
+            Ok(*pages.get_or_load(&1, async |_| unreachable!("it is being loaded")).await?)
+        };
+        rows.get_or_load(&3, load).await.map(|row| *row)
+    });
+    settle().await;
+    gates.open(20);
+    assert_eq!(page.await.unwrap(), 30);
+    assert_eq!(other.await.unwrap().unwrap(), 30);
 }

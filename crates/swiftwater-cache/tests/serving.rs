@@ -267,6 +267,41 @@ async fn what_is_in_demand_is_loaded_before_it_expires() {
 }
 
 #[tokio::test]
+async fn of_many_keys_each_is_made_good_by_what_there_was_and_by_nothing_older() {
+    let (_, prices, hand) = prices(|region| region.fail_safe(10 * MINUTE, SECOND));
+    load(&prices, 1).await;
+    let fail = |_| async { Err::<Vec<_>, _>(Failed) };
+    hand.advance(MINUTE);
+    let found = prices.get_or_load_many(&[1], fail).await.unwrap();
+    assert!(found[0].as_ref().unwrap().is_stale());
+    hand.advance(10 * MINUTE);
+    assert!(prices.get_or_load_many(&[1], fail).await.is_err(), "too old");
+}
+
+#[tokio::test]
+async fn who_cannot_load_does_not_keep_others_from_loading_in_good_time() {
+    let (_, prices, hand) = prices(|region| region.refresh_after(0.8).max_loads(1, Excess::Fail));
+    load(&prices, 1).await;
+    hand.advance(MINUTE.mul_f64(0.81));
+    assert_eq!(prices.get(&1).unwrap(), 1);
+    let many = |_| async { unreachable!("it is there") };
+    let found = prices.get_or_load_many::<_, _, Vec<_>>(&[1], many).await.unwrap();
+    assert_eq!(**found[0].as_ref().unwrap(), 1);
+    // Nor does one who finds no place to load in.
+    let (gates, other) = (Gates::<u32>::new(), prices.clone());
+    let gate = gates.clone();
+    let busy =
+        spawn(async move { *other.get_or_load(&2, async move |_| Ok(gate.pass(2).await)).await.unwrap() });
+    settle().await;
+    assert_eq!(load(&prices, 2).await, 1);
+    gates.open(0);
+    busy.await.unwrap();
+    assert_eq!(load(&prices, 2).await, 1);
+    settle().await;
+    assert_eq!(prices.get(&1).unwrap(), 2);
+}
+
+#[tokio::test]
 async fn an_early_load_that_fails_is_not_tried_again_and_harms_nobody() {
     let (cache, prices, hand) = prices(|region| region.refresh_after(0.5));
     load(&prices, 1).await;

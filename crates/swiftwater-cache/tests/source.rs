@@ -352,3 +352,14 @@ fn warming_needs_a_runtime() {
     let polled = warm.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
     assert!(matches!(polled, std::task::Poll::Ready(Err(WarmError::NoRuntime))));
 }
+
+#[tokio::test]
+async fn what_has_gone_idle_is_warmed_again() {
+    let ((cache, hand), table) = (manual(), Table::with(0..3));
+    let rows: Rows = rows(&cache, &table).idle(MINUTE).build().unwrap();
+    rows.fetch_many(&[0, 1]).await.unwrap();
+    hand.advance(2 * MINUTE);
+    let warmed = rows.warm(0..3).await.unwrap();
+    assert_eq!((warmed.loaded, warmed.present), (3, 0));
+    assert!((0..3).all(|key| rows.get(&key).is_some()));
+}

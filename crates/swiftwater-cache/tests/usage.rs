@@ -192,3 +192,13 @@ fn nonsense_is_refused_by_name() {
     };
     assert!(region(keep).starts_with("invalidation_policy"));
 }
+
+#[tokio::test]
+async fn a_count_survives_a_load_of_many_keys() {
+    let (cache, hand) = manual();
+    let names = names(&cache).ttl(HALF_LIFE).build().unwrap();
+    names.fetch_many(&[1, 2]).await.unwrap();
+    hand.advance(HALF_LIFE);
+    names.fetch_many(&[1]).await.unwrap();
+    assert_eq!(counts(&names)[0], (1, 1.5));
+}
