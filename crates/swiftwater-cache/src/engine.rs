@@ -270,6 +270,12 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         found
     }
 
+    /// A load is about to read the key, and neither looks for it in memory nor for its load in the table.
+    pub(crate) fn note_reader<Q: Hash + ?Sized>(&self, key: &Q) {
+        self.keys.read();
+        drop(self.flights(key)); // the lock that orders the mark
+    }
+
     /// What is found of the key that the store has this of.
     #[inline(never)]
     pub(crate) fn judge<Q>(&self, key: &Q, found: Option<Held<V>>) -> Look<V>

@@ -176,9 +176,6 @@ where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
-        if self.is_unwritten(&key) {
-            return; // the source would answer from the past
-        }
         let place = match &self.lane {
             None => None,
             Some(lane) => match lane.try_enter() {
@@ -187,6 +184,10 @@ where
             },
         };
         if let Boarded::Leads(landing) = self.board(&key, Some(old)) {
+            // Now that whoever stores takes the load out of the table.
+            if self.is_unwritten(&landing.key) {
+                return; // the source would answer from the past
+            }
             if let Some(extra) = old.extra() {
                 extra.set_refresh_at(NEVER);
             }
@@ -224,6 +225,9 @@ where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
     {
+        if !readers.is_empty() {
+            self.note_reader(&key);
+        }
         let flight = Arc::new(Flight::new(self.home));
         let _waiting = wait(readers, &flight)?;
         let landing = Landing::new(self.clone(), key.clone(), flight, Past::default());
