@@ -179,9 +179,9 @@ impl Source {
         stored.map(drop).map_err(|_| Broken)
     }
 
-    /// Whether that version was written, or a later one.
-    pub fn has(&self, row: usize, version: u64) -> bool {
-        self.rows[row].truth.load(Relaxed) >= version
+    /// What has been written, whatever the weather.
+    pub fn version(&self, row: usize) -> u64 {
+        self.rows[row].truth.load(Relaxed)
     }
 
     /// The row's version, after some waiting or none, if the weather is fair.
@@ -350,7 +350,7 @@ mod tests {
             assert!(source.store(1, early, &mut rng).await.is_ok(), "once more is as if it were once");
             let late = source.write(1);
             assert!(source.store(1, early, &mut rng).await.is_err());
-            assert!(source.has(1, late) && !source.has(1, late + 1));
+            assert_eq!(source.version(1), late);
             assert_eq!(source.read(1, &mut rng).await.ok(), Some(late));
         });
     }
