@@ -54,9 +54,10 @@ impl<T: Clone + PartialEq> Parameter<T> {
             return false;
         }
         let old = std::mem::replace(&mut *current, value);
-        drop(current);
-        // After the value is there: a load that has read the old one began before this.
+        // After the value is there: a load that has read the old one began before this. Under the lock: whoever sets the same
+        // value now returns after this as well.
         let _reached = self.0.cache.invalidate(self.0.dep);
+        drop(current);
         drop(old);
         true
     }

@@ -2,22 +2,25 @@
 //!
 //! In real time and real threads, not in virtual time: a seed decides what everybody does, the system in which order, so
 //! a seed that was caught need not be caught again. Each history is a runtime of two to four threads with six readers, up to
-//! three writers and one who disturbs, over a source of few rows, from an empty cache and for a tenth of a second.
+//! three writers and one who disturbs, over a source of few rows, from an empty cache and for a few hundredths of a second.
 //!
 //! The check is linear and always on. A row of the source is a counter. A writer raises it, invalidates, and only when that
-//! has returned raises the row's floor to the same version. A reader notes the floors of everything that its question is made
+//! has returned raises the row's floor to the same version; or it has the cache store the version, around, through or behind,
+//! and raises the floor when that is acknowledged. A reader notes the floors of everything that its question is made
 //! of, asks, and compares every version of the answer with the floor noted before. In the end, when all is quiet,
 //! everything is asked once more.
 //!
 //! Claims: of ours no answer is ever below a floor, whatever combination of features takes part, be it marked as stale or
 //! not; where rows themselves are invalidated gently, what the documentation leaves of that holds. Every control, a small cache
-//! with one broken rule, is caught, and their sound twin is not.
+//! with one broken rule, is caught, as is ours where what it was given breaks a law; their sound twins are not.
 
 mod chaos;
 mod controls;
 mod ours;
 mod plan;
+mod regions;
 mod rivals;
+mod shelf;
 mod source;
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -42,7 +45,7 @@ pub fn scenarios() -> Vec<Scenario> {
 }
 
 /// What takes part beside regions that are made of regions.
-const STRICT: [(&str, &[Feature]); 16] = [
+const STRICT: [(&str, &[Feature]); 26] = [
     ("regions of regions", &[]),
     ("many rows", &[plan::spread, plan::ways]),
     ("every way to invalidate", &[plan::ways]),
@@ -59,12 +62,22 @@ const STRICT: [(&str, &[Feature]); 16] = [
     ("callers leave", &[plan::leaving, plan::ways, plan::lanes]),
     ("evictions, knobs, switches", &[plan::evictions, plan::operators, plan::ways]),
     ("gentle, of what does not matter", &[plan::noise, plan::lifetimes, plan::ways]),
+    ("a source: fetched, refreshed, warmed", &[plan::fetches, plan::ways]),
+    ("written around", &[plan::around, plan::ways]),
+    ("written through", &[plan::through, plan::failures, plan::leaving, plan::links]),
+    ("written behind", &[plan::behind, plan::ways]),
+    ("written behind, failures, evictions", &[plan::behind, plan::failures, plan::evictions, plan::fetches]),
+    ("used and judged", &[plan::reviews, plan::fetches, plan::ways]),
+    ("layers, skipped", &[plan::layers, plan::skips, plan::ways]),
+    ("parameters", &[plan::parameters, plan::ways]),
+    ("in moka", &[plan::moka, plan::evictions, plan::ways]),
+    ("few loads, one within the other", &[plan::nested, plan::lanes, plan::fetches]),
 ];
 
 fn strict(seeds: u64) -> Report {
     let mut report = report(
         "Every invalidation of a row is strict, so every version in every answer must be at least the row's floor, whether \
-         the answer is marked as stale or not.",
+         the answer is marked as stale or not. A store that the cache has acknowledged counts as one.",
         seeds,
     );
     let mut all = Tally::default();
@@ -142,27 +155,49 @@ fn ours(report: &mut Report, name: &'static str, seeds: u64, plan: impl Fn(&mut 
 
 fn broken(seeds: u64) -> Report {
     let mut report = report(
-        "Small caches with the same stamps as ours, each with one rule broken, under the same readers and writers: every one \
-         must be caught. Each waits at the place where its race is, so that it is found soon.",
+        "Small caches with the same stamps as ours, each with one rule broken, under the same readers and writers, and ours with \
+         a source or a sink that breaks its laws: every one must be caught. Each waits at the place where its race is, so that \
+         it is found soon.",
         seeds,
     );
     for (rule, name) in Rule::ALL {
-        eprintln!("  {name}");
-        let control = |source: &Arc<Source>| Control::new(rule, source);
-        let mut tally = other(0..seeds, control);
-        // Some races are rare, and a short run has few seeds.
-        let mut more = seeds..PATIENCE;
-        while rule != Rule::Sound && tally.violations == 0 && !more.is_empty() {
-            let next = more.start..more.start + 1;
-            tally.add(other(next.clone(), control));
-            more.start = next.end;
-        }
-        if (tally.violations > 0) == (rule == Rule::Sound) {
-            report.broken.push(format!("{name}: {} violations", tally.violations));
-        }
-        row(&mut report, name, false, &tally);
+        let control = |source: &Arc<Source>, _: &Plan| Control::new(rule, source);
+        caught(&mut report, (name, !rule.is_sound()), seeds, &[], control);
+    }
+    for (name, features) in LIES {
+        caught(&mut report, (name, true), seeds, features, |source, plan| Ours::new(plan, source));
     }
     report
+}
+
+/// What is given to ours and breaks a law.
+const LIES: [(&str, &[Feature]); 3] = [
+    ("ours, a source that keeps values", &[plan::fetches, plan::kept]),
+    ("ours, a sink that is early", &[plan::around, plan::early]),
+    ("ours, a sink that is early, behind", &[plan::behind, plan::early]),
+];
+
+/// The histories of one control, and more of them until it is caught, if it is to be: some races are rare, and a short
+/// run has few seeds.
+fn caught<S: Subject>(
+    report: &mut Report,
+    (name, is_broken): (&str, bool),
+    seeds: u64,
+    features: &[Feature],
+    make: impl Fn(&Arc<Source>, &Plan) -> S,
+) {
+    eprintln!("  {name}");
+    let mut tally = other(0..seeds, features, &make);
+    let mut more = seeds..PATIENCE;
+    while is_broken && tally.violations == 0 && !more.is_empty() {
+        let next = more.start..more.start + 1;
+        tally.add(other(next.clone(), features, &make));
+        more.start = next.end;
+    }
+    if (tally.violations > 0) != is_broken {
+        report.broken.push(format!("{name}: {} violations", tally.violations));
+    }
+    row(report, name, false, &tally);
 }
 
 fn rivals(seeds: u64) -> Report {
@@ -172,24 +207,29 @@ fn rivals(seeds: u64) -> Report {
         seeds,
     );
     eprintln!("  rivals");
-    let tally = other(0..seeds, Rival::<Moka>::new);
+    let tally = other(0..seeds, &[], |source, _| Rival::<Moka>::new(source));
     row(&mut report, "moka::future get_with, invalidate", false, &tally);
-    let tally = other(0..seeds, Rival::<Quick>::new);
+    let tally = other(0..seeds, &[], |source, _| Rival::<Quick>::new(source));
     row(&mut report, "quick_cache get_or_insert_async, remove", false, &tally);
-    let tally = other(0..seeds, Rival::<Foyer>::new);
+    let tally = other(0..seeds, &[], |source, _| Rival::<Foyer>::new(source));
     row(&mut report, "foyer-memory get_or_fetch, remove", false, &tally);
     report
 }
 
 /// Histories of somebody else, all of them.
-fn other<S: Subject>(seeds: Range<u64>, make: impl Fn(&Arc<Source>) -> S) -> Tally {
+fn other<S: Subject>(
+    seeds: Range<u64>,
+    features: &[Feature],
+    make: impl Fn(&Arc<Source>, &Plan) -> S,
+) -> Tally {
     let mut all = Tally::default();
     for seed in seeds {
-        let plan = Plan::plain(&mut Rng::with_seed(seed));
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::plain(&mut rng).with(features, &mut rng);
         let Plan { rows, writers, rests, levels, .. } = plan;
         let history = History { seed, span: SPAN, levels, writers, rests, settling: Duration::ZERO };
         let source = Arc::new(Source::new(rows, Weather::default(), seed));
-        all.add(chaos::run(history, source, &make));
+        all.add(chaos::run(history, source, |source| make(source, &plan)));
     }
     all
 }
@@ -229,7 +269,7 @@ const COLUMNS: [Column; 8] = [
 ];
 
 /// Of one history. Short, since every seed is another combination.
-const SPAN: Duration = Duration::from_millis(60);
+const SPAN: Duration = Duration::from_millis(45);
 /// A control is given so many seeds to be caught in.
 const PATIENCE: u64 = 300;
 /// From so many seeds on so many checks are claimed.

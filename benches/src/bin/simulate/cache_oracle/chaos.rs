@@ -135,7 +135,10 @@ pub fn run<S: Subject>(history: History, source: Arc<Source>, make: impl FnOnce(
     let mut builder = Builder::new_multi_thread();
     let builder = builder.worker_threads(rng.usize(2..=4)).enable_time().on_thread_start(pinned);
     let runtime = builder.build().expect("a runtime");
-    let subject = Arc::new(make(&source));
+    let subject = {
+        let _within = runtime.enter(); // for tasks of its own
+        Arc::new(make(&source))
+    };
     let mut tally = runtime.block_on(async {
         let until = Instant::now() + history.span;
         let late = !history.settling.is_zero();

@@ -30,11 +30,15 @@ pub enum Rule {
     EpochFirst,
     /// Who waits for a running load gets its value, whenever that began.
     Joined,
+    /// A row that is written through is kept, although another write of it overlapped.
+    Overlapping,
     /// What is found current gets the ticket that is read after it was looked at.
     RestampedLate,
     Sound,
     /// A load's stamp is taken at its end.
     StampedLate,
+    /// Sound, and rows are written through: kept once the source has them, if no other write of the row overlapped.
+    Through,
     /// Whatever a load gives is stored; an invalidation removes what is there.
     Unconditional,
     /// The last row of a question is read and not declared.
@@ -42,8 +46,9 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [(Self, &str); 9] = [
+    pub const ALL: [(Self, &str); 11] = [
         (Self::Sound, "none broken"),
+        (Self::Through, "none broken, written through"),
         (Self::Unconditional, "stored unconditionally"),
         (Self::StampedLate, "stamp taken after the load"),
         (Self::Joined, "joined without validation"),
@@ -52,7 +57,12 @@ impl Rule {
         (Self::CheckedOnStore, "checked on store only"),
         (Self::Undeclared, "undeclared dependency"),
         (Self::CoarseClock, "versions are milliseconds"),
+        (Self::Overlapping, "overlapping writes kept"),
     ];
+
+    pub fn is_sound(self) -> bool {
+        matches!(self, Self::Sound | Self::Through)
+    }
 
     /// Whether an invalidation removes entries, and readers check nothing.
     fn removes(self) -> bool {
@@ -73,6 +83,14 @@ pub struct Control {
 struct Map {
     stored: HashMap<Question, Entry>,
     running: HashMap<Question, Arc<Load>>,
+    writes: HashMap<usize, Writes>,
+}
+
+/// Of one row.
+#[derive(Clone, Copy, Default)]
+struct Writes {
+    running: usize,
+    begun: usize,
 }
 
 #[derive(Clone)]
@@ -199,6 +217,29 @@ impl Control {
         }
     }
 
+    async fn write_through(&self, row: usize, rng: &mut Rng) -> Option<Promise> {
+        let version = self.source.draw(row);
+        let before = {
+            let mut map = self.map();
+            let writes = map.writes.entry(row).or_default();
+            writes.running += 1;
+            writes.begun += 1;
+            *writes
+        };
+        let stored = self.source.store(row, version, rng).await;
+        self.invalidate(row).await;
+        let mut map = self.map();
+        let writes = map.writes.entry(row).or_default();
+        writes.running -= 1;
+        let overlapped = before.running > 1 || before.begun < writes.begun;
+        stored.ok()?;
+        if !overlapped || self.rule == Rule::Overlapping {
+            let entry = Entry { versions: [version].into(), stamp: self.now() };
+            map.stored.insert(Question { level: 0, key: row }, entry);
+        }
+        Some(Promise::strict(version))
+    }
+
     fn map(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,7 +250,10 @@ impl Subject for Control {
         Some(Answer::new(&self.get(question, rng).await, Mark::Fresh))
     }
 
-    async fn change(&self, row: usize, _: &mut Rng) -> Option<Promise> {
+    async fn change(&self, row: usize, rng: &mut Rng) -> Option<Promise> {
+        if matches!(self.rule, Rule::Overlapping | Rule::Through) {
+            return self.write_through(row, rng).await;
+        }
         let version = self.source.write(row);
         self.invalidate(row).await;
         Some(Promise::strict(version))

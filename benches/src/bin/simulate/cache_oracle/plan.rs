@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use swiftwater_cache::{Excess, MAX_EDGES};
+use swiftwater_cache::{Excess, Fill, MAX_EDGES};
 
 use crate::cache_oracle::source::{LEVELS, Weather};
 
@@ -35,6 +35,22 @@ pub struct Plan {
     pub refresh: bool,
     /// Regions are switched off and on, capacities and numbers of loads turned, derived keys invalidated.
     pub operators: bool,
+    /// Regions have a source of their own, which is asked in several ways, and in good time.
+    pub fetches: bool,
+    /// Rows are stored by way of their region.
+    pub stores: Option<Stores>,
+    /// Each row has a parameter, and is what that or the source says, whichever is later.
+    pub parameters: bool,
+    /// Some calls skip memory, or layers.
+    pub skips: bool,
+    /// When regions fill the layers that they have.
+    pub layers: Option<Fill>,
+    /// Regions keep what they have in moka.
+    pub moka: bool,
+    /// Some questions are answered by asking the same under another key, in any region.
+    pub nested: bool,
+    /// What is given to our cache does not keep to its laws, so that it has to be caught.
+    pub lie: Option<Lie>,
     pub gentle: Gentle,
     /// How many levels of questions are asked.
     pub levels: usize,
@@ -58,8 +74,29 @@ pub enum Way {
     Insert,
     Key,
     KeyName,
+    /// Nothing: it sets the row's parameter to the new version.
+    Parameter,
+    /// Nothing: it stores the new version by way of the region.
+    Store,
     Table,
     Whole,
+}
+
+/// How the region of the rows writes.
+#[derive(Clone, Copy, Debug)]
+pub enum Stores {
+    Around,
+    Behind { max_pending: usize, max_batch: usize, delay: Duration },
+    Through,
+}
+
+/// A law that is broken by what the cache was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// The sink says that it has written what it has not.
+    Early,
+    /// The source answers for many keys what it has answered before.
+    Kept,
 }
 
 /// How strictly the rows themselves are invalidated, all in turn.
@@ -91,6 +128,11 @@ pub struct Lives {
     pub soft_timeout: Option<Duration>,
     pub load_timeout: Option<Duration>,
     pub max_loads: Option<(usize, Excess)>,
+    pub refresh_every: Option<Duration>,
+    /// The half-life of the count of uses.
+    pub usage: Option<Duration>,
+    /// How often entries are judged.
+    pub review: Option<Duration>,
 }
 
 impl Plan {
@@ -112,6 +154,14 @@ impl Plan {
             leaving: false,
             refresh: false,
             operators: false,
+            fetches: false,
+            stores: None,
+            parameters: false,
+            skips: false,
+            layers: None,
+            moka: false,
+            nested: false,
+            lie: None,
             gentle: Gentle::default(),
             levels: LEVELS,
             region: Lives {
@@ -126,6 +176,9 @@ impl Plan {
                 soft_timeout: None,
                 load_timeout: None,
                 max_loads: None,
+                refresh_every: None,
+                usage: None,
+                review: None,
             },
         }
     }
@@ -144,6 +197,13 @@ impl Plan {
             }
         }
         plan
+    }
+}
+
+impl Plan {
+    /// The source may have less than the region of the rows.
+    pub fn is_behind(&self) -> bool {
+        matches!(self.stores, Some(Stores::Behind { .. }))
     }
 }
 
@@ -227,6 +287,76 @@ pub fn noise(plan: &mut Plan, _: &mut Rng) {
     plan.noise = true;
 }
 
+pub fn fetches(plan: &mut Plan, rng: &mut Rng) {
+    plan.fetches = true;
+    plan.region.refresh_every = rng.bool().then(|| millis(rng, 1..=10));
+}
+
+pub fn around(plan: &mut Plan, rng: &mut Rng) {
+    plan.stores = Some(Stores::Around);
+    plan.serial |= rng.bool();
+    plan.ways.extend([Way::Store; 6]);
+}
+
+pub fn through(plan: &mut Plan, rng: &mut Rng) {
+    around(plan, rng);
+    plan.stores = Some(Stores::Through);
+}
+
+pub fn behind(plan: &mut Plan, rng: &mut Rng) {
+    let (max_pending, max_batch) = (1 << rng.usize(..8), rng.usize(1..=8));
+    plan.stores =
+        Some(Stores::Behind { max_pending, max_batch, delay: Duration::from_millis(rng.u64(..=3)) });
+    // Of two that overlap the cache decides which is the later.
+    plan.serial = true;
+    plan.ways.extend([Way::Store; 6]);
+}
+
+pub fn stores(plan: &mut Plan, rng: &mut Rng) {
+    [around, through, behind][rng.usize(..3)](plan, rng);
+}
+
+pub fn reviews(plan: &mut Plan, rng: &mut Rng) {
+    plan.region.usage = rng.bool().then(|| millis(rng, 1..=32));
+    plan.region.review = Some(Duration::from_micros(rng.u64(1..=2_000)));
+}
+
+pub fn skips(plan: &mut Plan, _: &mut Rng) {
+    plan.skips = true;
+}
+
+pub fn layers(plan: &mut Plan, rng: &mut Rng) {
+    plan.layers = Some(if rng.bool() { Fill::OnEviction } else { Fill::OnLoad });
+    if rng.bool() {
+        plan.region.memory = rng.u64(1..=8);
+    }
+}
+
+pub fn parameters(plan: &mut Plan, _: &mut Rng) {
+    plan.parameters = true;
+    // Of two that overlap the parameter keeps the one that is set later.
+    plan.serial = true;
+    plan.ways.extend([Way::Parameter; 4]);
+}
+
+pub fn moka(plan: &mut Plan, _: &mut Rng) {
+    plan.moka = true;
+}
+
+pub fn nested(plan: &mut Plan, _: &mut Rng) {
+    plan.nested = true;
+}
+
+/// A source that answers for many keys what it has answered before.
+pub fn kept(plan: &mut Plan, _: &mut Rng) {
+    plan.lie = Some(Lie::Kept);
+}
+
+/// A sink that says that it has written what it has not.
+pub fn early(plan: &mut Plan, _: &mut Rng) {
+    plan.lie = Some(Lie::Early);
+}
+
 pub fn soft(plan: &mut Plan, _: &mut Rng) {
     plan.gentle.soft = true;
     plan.coarse_clock = false;
@@ -253,9 +383,9 @@ pub fn flat(plan: &mut Plan, _: &mut Rng) {
 }
 
 /// Those that leave every promise as strict as it is.
-const FEATURES: [Feature; 15] = [
+const FEATURES: [Feature; 23] = [
     ways, links, inserts, writing, many, collisions, spread, lifetimes, failures, lanes, refresh, leaving,
-    evictions, operators, noise,
+    evictions, operators, noise, fetches, stores, reviews, skips, layers, parameters, moka, nested,
 ];
 
 fn millis(rng: &mut Rng, range: std::ops::RangeInclusive<u64>) -> Duration {

@@ -85,6 +85,8 @@ pub struct Weather {
 #[repr(align(128))]
 #[derive(Default)]
 struct Row {
+    /// The latest version that there is, written or on its way.
+    drawn: AtomicU64,
     truth: AtomicU64,
     floor: AtomicU64,
     /// For answers that are not marked as stale: at least `floor`.
@@ -142,11 +144,44 @@ impl Source {
     pub fn write(&self, row: usize) -> u64 {
         // Relaxed, and so is reading it: that a load sees what was written before an invalidation is what the cache
         // has to bring about, and nothing here may do it in its place.
-        let version = self.rows[row].truth.fetch_add(1, Relaxed) + 1;
+        let version = self.draw(row);
+        self.rows[row].truth.fetch_max(version, Relaxed);
         if !self.weather.lag.is_zero() {
             self.rows[row].late().written.push_back((Instant::now(), version));
         }
         version
+    }
+
+    /// A new version, which nobody has written yet.
+    pub fn draw(&self, row: usize) -> u64 {
+        self.rows[row].drawn.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Writes a version that was [drawn](Self::draw), unless a later one is there: then that was the later write. After some
+    /// waiting, and if the weather is fair; if it is not, it may have been written all the same.
+    pub async fn store(&self, row: usize, version: u64, rng: &mut Rng) -> Result<(), Broken> {
+        let chance = rng.u32(..);
+        for _ in 0..chance & 3 {
+            yield_now().await;
+        }
+        if chance & 4 == 0 {
+            self.suffer(chance, rng).await?;
+        }
+        let unless_later = |truth| (truth <= version).then_some(version);
+        let stored = self.rows[row].truth.fetch_update(Relaxed, Relaxed, unless_later);
+        // The answer is on its way.
+        for _ in 0..(chance >> 3) & 3 {
+            yield_now().await;
+        }
+        if chance & 4 != 0 {
+            self.suffer(chance, rng).await?;
+        }
+        stored.map(drop).map_err(|_| Broken)
+    }
+
+    /// What has been written, whatever the weather.
+    pub fn version(&self, row: usize) -> u64 {
+        self.rows[row].truth.load(Relaxed)
     }
 
     /// The row's version, after some waiting or none, if the weather is fair.
@@ -164,6 +199,12 @@ impl Source {
         for _ in 0..(chance >> 1) & 3 {
             yield_now().await;
         }
+        self.suffer(chance, rng).await?;
+        Ok(version)
+    }
+
+    /// Bad weather, by chance.
+    async fn suffer(&self, chance: u32, rng: &mut Rng) -> Result<(), Broken> {
         let Weather { failing, panicking, slow, .. } = self.weather;
         let calm = self.calm.load(Relaxed);
         if !calm && chance >> 24 < slow.into() {
@@ -175,7 +216,7 @@ impl Source {
         if !calm && (chance >> 16) & 0xff < panicking.into() {
             resume_unwind(Box::new(Broken)); // it bypasses the hook, which would print
         }
-        Ok(version)
+        Ok(())
     }
 
     fn lagging(&self, row: usize, rng: &mut Rng) -> u64 {
@@ -222,6 +263,11 @@ impl Source {
     /// For a loader, which starts.
     pub fn rng(&self) -> Rng {
         self.count_load();
+        self.dice()
+    }
+
+    /// For whoever is called by the cache and loads nothing.
+    pub fn dice(&self) -> Rng {
         Rng::with_seed(self.seeds.fetch_add(1, Relaxed))
     }
 
@@ -291,6 +337,22 @@ mod tests {
                 assert_eq!(parts, question.rows(rows).collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn a_store_does_not_undo_a_later_write() {
+        let source = Source::new(4, Weather::default(), 0);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut rng = Rng::with_seed(0);
+            let early = source.draw(1);
+            assert!(source.store(1, early, &mut rng).await.is_ok());
+            assert!(source.store(1, early, &mut rng).await.is_ok(), "once more is as if it were once");
+            let late = source.write(1);
+            assert!(source.store(1, early, &mut rng).await.is_err());
+            assert_eq!(source.version(1), late);
+            assert_eq!(source.read(1, &mut rng).await.ok(), Some(late));
+        });
     }
 
     #[test]
