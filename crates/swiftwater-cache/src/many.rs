@@ -304,7 +304,7 @@ async fn load_missing<K, V, E, F, Fut, M>(
     let keys = landings.iter().map(|landing| landing.key.clone()).collect();
     let scopes: Arc<[Scope]> = landings.iter().map(|landing| landing.flight().scope().clone()).collect();
     // Who waits for one of these keys waits for whatever the loader of all of them waits for.
-    let _waiting: Vec<_> = scopes.iter().map(|scope| Waiting::start(scope, &all)).collect();
+    let waiting: Vec<_> = scopes.iter().map(|scope| Waiting::carried(scope, &all)).collect();
     let cx = ManyCx { keys, scopes, all: all.clone() };
     let loading = Loading::start(&all, (), |_| {
         let loading = load(cx);
@@ -316,6 +316,7 @@ async fn load_missing<K, V, E, F, Fut, M>(
         Some(limit) => within(limit, loading).await,
     };
     drop(place); // first: who is told that the load has ended, and asks for the next, finds room
+    drop(waiting); // before the scopes may be those of other loads
     let mut values = match loaded {
         Ok(Got::Loaded(loaded)) => Ok(loaded.into_iter().collect::<HashMap<K, V>>()),
         Ok(Got::Absent | Got::Found(_)) => Ok(HashMap::new()), // not what it is mapped to above

@@ -63,12 +63,17 @@ impl Home {
 pub(crate) static RINGS: Notify = Notify::const_new();
 
 /// Written only when a loader waits for another load. One for all caches, since a ring may pass through several.
-static WAITS: Mutex<Waits> =
-    Mutex::new(Waits { loads: Graph(BTreeMap::new()), regions: Graph(BTreeMap::new()) });
+static WAITS: Mutex<Waits> = Mutex::new(Waits {
+    loads: Graph(BTreeMap::new()),
+    carriers: BTreeMap::new(),
+    regions: Graph(BTreeMap::new()),
+});
 
 struct Waits {
     /// Which running loads wait for which.
     loads: Graph<usize>,
+    /// The load of many keys that makes the value of each: what is waited for on behalf of one of them it waits for.
+    carriers: BTreeMap<usize, usize>,
     /// Loads of which regions have ever waited for loads of which.
     regions: Graph<u64>,
 }
@@ -138,17 +143,28 @@ impl Waiting {
     pub(crate) fn start(waiter: &Scope, target: &Scope) -> Option<Self> {
         let (waiter, target) = (waiter.id(), target.id());
         let mut waits = waits();
+        let waiter = waits.carriers.get(&waiter).copied().unwrap_or(waiter);
         if waiter == target || waits.loads.reaches(target, waiter) {
             return None;
         }
         waits.loads.0.entry(waiter).or_default().push(target);
         Some(Self { waiter, target })
     }
+
+    /// The load of one key waits for that of many, which makes its value.
+    pub(crate) fn carried(waiter: &Scope, carrier: &Scope) -> Option<Self> {
+        let waiting = Self::start(waiter, carrier)?;
+        waits().carriers.insert(waiting.waiter, waiting.target);
+        Some(waiting)
+    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut waits = waits();
+        if waits.carriers.get(&self.waiter) == Some(&self.target) {
+            waits.carriers.remove(&self.waiter);
+        }
         if let Some(targets) = waits.loads.0.get_mut(&self.waiter) {
             if let Some(place) = targets.iter().position(|target| *target == self.target) {
                 targets.swap_remove(place);

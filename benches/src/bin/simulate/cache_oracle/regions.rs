@@ -117,9 +117,7 @@ impl swiftwater_cache::Source<usize, Vec<u64>> for Rows {
         let mut found = Vec::new();
         for (at, key) in cx.keys().iter().enumerate() {
             let place = Place { region: self.region, key: *key };
-            // On behalf of one of the keys a task may wait for another of them, which the cache does not see through.
-            let scope = if world.plan.nested { &*cx } else { cx.of(at) };
-            let mut versions = world.answer(place, scope, &mut rng).await?;
+            let mut versions = world.answer(place, cx.of(at), &mut rng).await?;
             if world.plan.lie == Some(Lie::Kept) {
                 let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
                 versions.clone_from(kept.entry(*key).or_insert(versions.clone()));
