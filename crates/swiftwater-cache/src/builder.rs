@@ -376,8 +376,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// What is counted are the sixteenths of a half-life in which the entry was used at all, and the count halves with every
     /// half-life: an entry that is always in use comes to about 24, one that was used once at one, and at
     /// half a half-life later. It survives a load of the entry, not its eviction or an insert. It goes on for 2^28 half-lives of the
-    /// clock: eight years of seconds, three days of milliseconds. Costs another block of about 80
-    /// bytes per entry, and a use one look more in each sixteenth of a half-life.
+    /// clock: eight years of seconds, less than which it may not be. Costs another block of about 80 bytes per entry, and a
+    /// use one look more in each sixteenth of a half-life.
     pub fn usage(mut self, half_life: impl Into<Option<Duration>>) -> Self {
         self.policy.usage = half_life.into();
         self

@@ -460,6 +460,9 @@ where
     /// Lets everything go to the source that is pending [behind](crate::Behind), at once, and waits until it has arrived. In another mode
     /// nothing is ever pending.
     ///
+    /// It has no time-out of its own: a sink that hangs holds it up, and one that is slow to fail is called once for each
+    /// pending write. Put a limit on it where that matters.
+    ///
     /// # Errors
     ///
     /// [`FlushError`] if some of it was tried, alone, and has failed. It stays pending.
