@@ -375,9 +375,9 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     ///
     /// What is counted are the sixteenths of a half-life in which the entry was used at all, and the count halves with every
     /// half-life: an entry that is always in use comes to about 24, one that was used once at one, and at
-    /// half a half-life later. It survives a load of the entry, not its eviction or an insert. It goes on for 2^28 half-lives of the
-    /// clock: eight years of seconds, less than which it may not be. Costs another block of about 80 bytes per entry, and a
-    /// use one look more in each sixteenth of a half-life.
+    /// half a half-life later. It survives a load of the entry, not its eviction or an insert. What nobody has used for
+    /// 2^27 half-lives (four years of seconds, two days of milliseconds) may count as it did. Costs another block of about
+    /// 80 bytes per entry, and a use one look more in each sixteenth of a half-life.
     pub fn usage(mut self, half_life: impl Into<Option<Duration>>) -> Self {
         self.policy.usage = half_life.into();
         self
@@ -512,7 +512,7 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// # Errors
     ///
     /// - `memory` must be 1 to 2^53, `expected_entries` at least 1, `max_loads` 1 to 2^20.
-    /// - Every time but `stale_for` and a throttle must be longer than zero, a `usage` at least a second; `jitter` and
+    /// - Every time but `stale_for` and a throttle must be longer than zero; `jitter` and
     ///   `refresh_after` from 0 to 1; a `soft_timeout` shorter than the `load_timeout` and together with `fail_safe`.
     /// - `source` and `writes` must be said after `error`; `refresh_every` together with a `source`, within a runtime with timers.
     /// - Of `writes` behind, `max_pending` must be 1 to 2^24, `max_batch` at least 1 and the `delay` a day at most.

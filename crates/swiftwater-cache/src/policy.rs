@@ -102,13 +102,11 @@ impl<K, V> Policy<K, V> {
             ("fail_safe", self.fail_safe.map(|fail_safe| fail_safe.max_stale)),
             ("soft_timeout", soft),
             ("load_timeout", hard),
+            ("usage", self.usage),
             ("invalidation_policy", self.review.as_ref().map(|review| review.every)),
         ];
         if let Some((option, _)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
             return Err(BuildError::new(option, "0s", "must be longer than zero"));
-        }
-        if let Some(half_life) = self.usage.filter(|half_life| *half_life < SHORTEST_HALF_LIFE) {
-            return Err(BuildError::new("usage", format_args!("{half_life:?}"), "must be at least a second"));
         }
         let shares = [("jitter", Some(self.jitter)), ("refresh_after", self.refresh_after)];
         for (option, share) in shares {
@@ -254,9 +252,6 @@ impl<K, V> Policy<K, V> {
 pub(crate) fn share_of(duration: Duration, share: f64) -> Duration {
     if share >= 1.0 { duration } else { Duration::from_nanos((duration.as_nanos() as f64 * share) as u64) }
 }
-
-/// With it the sixteenths of a half-life are counted in 32 bits for eight years.
-const SHORTEST_HALF_LIFE: Duration = Duration::from_secs(1);
 
 /// How often a use is noted within the time after which an entry is idle.
 const TOUCHES: u32 = 16;

@@ -8,7 +8,7 @@ use swiftwater_core::Tick;
 /// used at all. So counting costs a hit nothing but once in that time. In one word, to be read and written at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Uses {
-    /// The sixteenth of its latest use, from the start of the clock.
+    /// The sixteenth of its latest use, from the start of the clock, modulo 2^32.
     window: u32,
     count: f32,
 }
@@ -24,14 +24,15 @@ impl Uses {
 
     /// The count as it is now.
     pub(crate) fn at(self, now: Tick, half_life: Duration) -> f64 {
-        let passed = window(now, half_life).saturating_sub(self.window);
+        // Who was a little late to read the clock is not before the latest use, but at it.
+        let passed = (window(now, half_life).wrapping_sub(self.window) as i32).max(0);
         f64::from(self.count) * (-f64::from(passed) / f64::from(WINDOWS)).exp2()
     }
 
     /// The same after a use.
     pub(crate) fn used(self, now: Tick, half_life: Duration) -> Self {
         let window = window(now, half_life);
-        if self.count > 0.0 && window <= self.window {
+        if self.count > 0.0 && window.wrapping_sub(self.window) as i32 <= 0 {
             return self;
         }
         Self { window, count: self.at(now, half_life) as f32 + 1.0 }
@@ -39,8 +40,7 @@ impl Uses {
 }
 
 fn window(now: Tick, half_life: Duration) -> u32 {
-    let window = now.as_nanos() / window_nanos(half_life);
-    window.try_into().unwrap_or(u32::MAX)
+    (now.as_nanos() / window_nanos(half_life)) as u32
 }
 
 /// When the next use counts.
