@@ -1,10 +1,9 @@
 //! Layers below memory: what they have is believed only where it may be, and whatever they do fails nobody.
 
 mod common;
+mod shelf_common;
 
 use std::{
-    collections::HashMap,
-    future::pending,
     path::PathBuf,
     pin::pin,
     sync::{
@@ -15,120 +14,17 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use common::{Gates, manual, readings, settle, spawn};
 use serde::{Deserialize, Serialize};
+use shelf_common::{Mood, Shelf};
 use swiftwater_cache::{
-    Cache, Dep, Excess, Fill, Hit, Invalidation, Layer, LayerError, LayerKey, LoadCx, ManyCx, Reach, Region,
-    RegionBuilder, Sink, Skip, Tier, Writes, dep,
+    Cache, Dep, Excess, Fill, Hit, Invalidation, LoadCx, ManyCx, Reach, Region, RegionBuilder, Sink, Skip,
+    Tier, Writes, dep,
 };
-use swiftwater_core::{Clock, Gate, Hand, Observe, Outcome, Reason, Rejected, Token, Visitor};
+use swiftwater_core::{Clock, Gate, Hand, Outcome, Reason, Rejected, Token};
 use tempfile::TempDir;
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// A map that can be told to misbehave.
-#[derive(Default)]
-struct Shelf {
-    map: Mutex<HashMap<LayerKey, (Bytes, Option<Duration>)>>,
-    mood: Mutex<Mood>,
-    gets: AtomicU32,
-    trips: AtomicU32,
-    closed: AtomicBool,
-}
-
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Mood {
-    #[default]
-    Well,
-    Failing,
-    Hanging,
-    /// It takes some turns of the runtime.
-    Slow,
-}
-
-impl Shelf {
-    fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    fn be(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-    }
-
-    async fn mood(&self) -> Result<(), LayerError> {
-        let mood = *self.mood.lock().unwrap();
-        match mood {
-            Mood::Well => Ok(()),
-            Mood::Failing => Err("out of order".into()),
-            Mood::Hanging => pending().await,
-            Mood::Slow => {
-                settle().await;
-                Ok(())
-            }
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.map.lock().unwrap().len()
-    }
-
-    fn change(&self, change: impl Fn(&mut Vec<u8>)) {
-        for (bytes, _) in self.map.lock().unwrap().values_mut() {
-            let mut changed = bytes.to_vec();
-            change(&mut changed);
-            *bytes = changed.into();
-        }
-    }
-}
-
-impl Observe for Shelf {
-    fn observe(&self, _: &mut dyn Visitor) {}
-}
-
-#[async_trait]
-impl Layer for Shelf {
-    fn name(&self) -> &'static str {
-        "shelf"
-    }
-
-    async fn get(&self, key: &LayerKey) -> Result<Option<Bytes>, LayerError> {
-        self.gets.fetch_add(1, SeqCst);
-        self.mood().await?;
-        Ok(self.map.lock().unwrap().get(key).map(|(bytes, _)| bytes.clone()))
-    }
-
-    async fn get_many(&self, keys: &[LayerKey]) -> Result<Vec<Option<Bytes>>, LayerError> {
-        self.trips.fetch_add(1, SeqCst);
-        self.mood().await?;
-        let map = self.map.lock().unwrap();
-        Ok(keys.iter().map(|key| map.get(key).map(|(bytes, _)| bytes.clone())).collect())
-    }
-
-    async fn put(&self, key: &LayerKey, value: Bytes, ttl: Option<Duration>) -> Result<(), LayerError> {
-        self.mood().await?;
-        if self.closed.load(SeqCst) {
-            return Err("closed".into());
-        }
-        self.map.lock().unwrap().insert(key.clone(), (value, ttl));
-        Ok(())
-    }
-
-    async fn remove(&self, key: &LayerKey) -> Result<(), LayerError> {
-        self.mood().await?;
-        self.map.lock().unwrap().remove(key);
-        Ok(())
-    }
-
-    async fn close(&self) -> Result<(), LayerError> {
-        self.closed.store(true, SeqCst);
-        match *self.mood.lock().unwrap() {
-            Mood::Failing => Err("out of order".into()),
-            _ => Ok(()),
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Price {
@@ -159,6 +55,13 @@ async fn load(prices: &Prices, key: u64, cents: u32) -> Hit<Price> {
     let hit = prices.get_or_load(&key, load).await.unwrap();
     settle().await;
     hit
+}
+
+/// Of key 1, in the layer, by a region that is gone.
+async fn left_behind(cache: &Cache, shelf: &Arc<Shelf>) {
+    let first: Prices = builder(cache).layer(shelf.clone()).build().unwrap();
+    first.get_or_load(&1, async |_| Ok(Price { cents: 1 })).await.unwrap();
+    settle().await;
 }
 
 /// Fills the layer with key 1, and memory with others.
@@ -410,7 +313,7 @@ async fn values_that_cannot_be_encoded_stay_in_memory() {
 #[tokio::test]
 async fn many_keys_are_looked_for_in_one_trip() {
     let (cache, _hand) = manual();
-    let (near, far) = (Shelf::new(), Shelf::new());
+    let (near, far) = (Shelf::named("near"), Shelf::named("far"));
     let prices = builder(&cache).memory(1).layer(near.clone()).layer(far.clone()).build().unwrap();
     fill(&prices).await;
     near.map.lock().unwrap().clear();
@@ -475,7 +378,7 @@ async fn an_invalidation_while_a_value_is_decoded_counts() {
 #[tokio::test]
 async fn two_layers_are_asked_in_order_and_the_upper_one_is_told() {
     let (cache, _hand) = manual();
-    let (near, far) = (Shelf::new(), Shelf::new());
+    let (near, far) = (Shelf::named("near"), Shelf::named("far"));
     let prices = builder(&cache).memory(1).layer(near.clone()).layer(far.clone()).build().unwrap();
     fill(&prices).await;
     assert_eq!((near.len(), far.len()), (11, 11));
@@ -535,7 +438,7 @@ async fn a_layer_may_keep_things_for_a_shorter_time() {
 #[tokio::test]
 async fn what_rises_is_kept_no_longer_than_the_upper_layer_may() {
     let (cache, hand) = manual();
-    let (near, far) = (Shelf::new(), Shelf::new());
+    let (near, far) = (Shelf::named("near"), Shelf::named("far"));
     let upper = Tier::from(near.clone()).ttl(MINUTE / 4);
     let prices = builder(&cache).memory(1).layer(upper).layer(far.clone()).build().unwrap();
     fill(&prices).await;
@@ -794,40 +697,6 @@ async fn a_damaged_file_of_versions_is_as_good_as_none() {
     assert_eq!(load(&small(&cache, shelf.clone()), 1, 20).await.cents, 20);
 }
 
-/// A shelf of another name.
-struct Named(&'static str, Arc<Shelf>);
-
-impl Observe for Named {
-    fn observe(&self, _: &mut dyn Visitor) {}
-}
-
-#[async_trait]
-impl Layer for Named {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-
-    async fn get(&self, key: &LayerKey) -> Result<Option<Bytes>, LayerError> {
-        self.1.get(key).await
-    }
-
-    async fn get_many(&self, keys: &[LayerKey]) -> Result<Vec<Option<Bytes>>, LayerError> {
-        self.1.get_many(keys).await
-    }
-
-    async fn put(&self, key: &LayerKey, value: Bytes, ttl: Option<Duration>) -> Result<(), LayerError> {
-        self.1.put(key, value, ttl).await
-    }
-
-    async fn remove(&self, key: &LayerKey) -> Result<(), LayerError> {
-        self.1.remove(key).await
-    }
-
-    async fn close(&self) -> Result<(), LayerError> {
-        self.1.close().await
-    }
-}
-
 #[tokio::test]
 async fn what_is_inserted_and_made_of_something_whose_turn_will_come_has_its_turn_too() {
     let (cache, hand) = manual();
@@ -844,9 +713,8 @@ async fn what_is_inserted_and_made_of_something_whose_turn_will_come_has_its_tur
 #[tokio::test]
 async fn what_is_skipped_is_neither_asked_nor_told() {
     let (cache, _hand) = manual();
-    let (near, far) = (Shelf::new(), Shelf::new());
-    let prices: Prices =
-        builder(&cache).layer(Named("near", near.clone())).layer(Named("far", far.clone())).build().unwrap();
+    let (near, far) = (Shelf::named("near"), Shelf::named("far"));
+    let prices: Prices = builder(&cache).layer(near.clone()).layer(far.clone()).build().unwrap();
     let ask = async |key: u64, cents: u32, skip: Skip| {
         let price =
             prices.skipping(skip).get_or_load(&key, async move |_| Ok(Price { cents })).await.unwrap();
@@ -881,10 +749,7 @@ async fn what_is_skipped_is_neither_asked_nor_told() {
 async fn who_skips_a_layer_does_not_join_a_load_that_may_ask_it() {
     let (cache, _hand) = manual();
     let shelf = Shelf::new();
-    let first: Prices = builder(&cache).layer(shelf.clone()).build().unwrap();
-    first.get_or_load(&1, async |_| Ok(Price { cents: 1 })).await.unwrap();
-    settle().await;
-    drop(first);
+    left_behind(&cache, &shelf).await;
     let prices: Prices = builder(&cache).layer(shelf.clone()).build().unwrap();
     shelf.be(Mood::Slow);
     let usual = spawn({
@@ -992,10 +857,7 @@ impl Wake for Next {
 async fn who_is_told_what_a_layer_had_of_many_keys_finds_room_for_a_load() {
     let (cache, _hand) = manual();
     let shelf = Shelf::new();
-    let first: Prices = builder(&cache).layer(shelf.clone()).build().unwrap();
-    first.get_or_load(&1, async |_| Ok(Price { cents: 1 })).await.unwrap();
-    settle().await;
-    drop(first);
+    left_behind(&cache, &shelf).await;
     let prices: Prices = builder(&cache).layer(shelf.clone()).max_loads(1, Excess::Fail).build().unwrap();
     shelf.be(Mood::Slow);
     let many = spawn({

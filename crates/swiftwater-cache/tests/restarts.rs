@@ -5,20 +5,15 @@
 //! loaded; after a crash it serves nothing from before. The twin says of every lookup whether it has to load.
 
 mod common;
+mod shelf_common;
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use common::settle;
 use proptest::prelude::*;
-use swiftwater_cache::{Cache, Dep, Layer, LayerError, LayerKey, LoadCx, Region, dep};
-use swiftwater_core::{Clock, Observe, Visitor};
+use shelf_common::Shelf;
+use swiftwater_cache::{Cache, Dep, LoadCx, Region, dep};
+use swiftwater_core::Clock;
 
 const KEYS: u64 = 3;
 const DEPS: u64 = 3;
@@ -56,45 +51,8 @@ fn deps_of(key: u64) -> [u64; 2] {
     [key % DEPS, (key + 1) % DEPS]
 }
 
-/// What outlives the cache.
-#[derive(Default)]
-struct Shelf(Mutex<HashMap<LayerKey, Bytes>>);
-
-impl Observe for Shelf {
-    fn observe(&self, _: &mut dyn Visitor) {}
-}
-
-#[async_trait]
-impl Layer for Shelf {
-    fn name(&self) -> &'static str {
-        "shelf"
-    }
-
-    async fn get(&self, key: &LayerKey) -> Result<Option<Bytes>, LayerError> {
-        Ok(self.0.lock().unwrap().get(key).cloned())
-    }
-
-    async fn get_many(&self, keys: &[LayerKey]) -> Result<Vec<Option<Bytes>>, LayerError> {
-        let map = self.0.lock().unwrap();
-        Ok(keys.iter().map(|key| map.get(key).cloned()).collect())
-    }
-
-    async fn put(&self, key: &LayerKey, value: Bytes, _: Option<Duration>) -> Result<(), LayerError> {
-        self.0.lock().unwrap().insert(key.clone(), value);
-        Ok(())
-    }
-
-    async fn remove(&self, key: &LayerKey) -> Result<(), LayerError> {
-        self.0.lock().unwrap().remove(key);
-        Ok(())
-    }
-
-    async fn close(&self) -> Result<(), LayerError> {
-        Ok(())
-    }
-}
-
 fn open(clock: &Clock, versions: &Path, shelf: &Arc<Shelf>) -> (Cache, Region<u64, u64>) {
+    shelf.reopen();
     // Few cells, since all of them are written; no two of these names share one.
     let cache = Cache::builder().clock(clock.clone()).version_cells(1 << 12).persist(versions);
     let cache = cache.build().expect("valid");
@@ -105,7 +63,7 @@ fn open(clock: &Clock, versions: &Path, shelf: &Arc<Shelf>) -> (Cache, Region<u6
 
 async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().expect("a directory");
-    let (versions, shelf) = (folder.path().join("versions"), Arc::new(Shelf::default()));
+    let (versions, shelf) = (folder.path().join("versions"), Shelf::new());
     let (clock, hand) = Clock::manual();
     let (mut cache, mut rows) = open(&clock, &versions, &shelf);
     // What is to be served: the step that made it, and when that was.
