@@ -226,9 +226,9 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// admission policy, TinyLFU: what is new only takes the place of what was asked for less often, so that a scan
     /// evicts next to nothing.
     ///
-    /// Costs, where both were measured bare (100,000 entries, Zipf 0.9): a hit about 300 ns against 31, 5.3 million hits a
-    /// second against 50 with two threads, an insert that evicts 567 ns against 49, and 224 bytes per entry against 43; and
-    /// here another block of 32 bytes per entry. The hit ratios were 64.9 and 65.1 %. Measure yours before you choose it.
+    /// Costs, where both were measured bare (`benches/results/versus-cache.md` in the repository): a hit 19 times as much, a tenth of the hits a
+    /// second with two threads, an insert that evicts 17 times as much, and 227 bytes per entry against 102; and here another
+    /// block of 32 bytes per entry. On six traces its hit ratio was up to 16 points higher and up to 13 lower, so measure yours.
     ///
     /// What differs besides: moka evicts when its maintenance is due, so the weight overshoots under bursts, by hundreds of
     /// entries; an entry is too heavy if it is heavier than the capacity; the capacity cannot be changed, so there is no
@@ -271,8 +271,9 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// After how long an entry that nobody asks for expires, whatever its lifetime. Default: `None`, never. Up to a
-    /// sixteenth later, since a use is not noted more often. Costs another block of
-    /// about 80 bytes per entry.
+    /// sixteenth later, since a use is not noted more often. Costs two more blocks
+    /// of memory per entry, of about 110 bytes with two dependencies: once, whichever it has of this, `fail_safe`,
+    /// `invalidation_policy`, `refresh_after` and `usage`.
     pub fn idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.policy.idle = idle.into();
         self
@@ -299,8 +300,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// For how long after an entry has expired it is served, marked as stale, in the place of a load that fails or takes too
-    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs another block of about 80 bytes per
-    /// entry.
+    /// long; and for how long after such a failure no other load of it is tried. Default: not at all. Costs the
+    /// memory that [`idle`](Self::idle) does.
     ///
     /// Entries that expired in time only: one that was invalidated strictly is never served.
     pub fn fail_safe(mut self, max_stale: Duration, throttle: Duration) -> Self {
@@ -309,8 +310,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     }
 
     /// After what share of its lifetime an entry that is asked for is loaded anew in the background, so that those that
-    /// are in demand never expire. Default: `None`, never early. From 0 to 1; 0.8 is common. Costs another block of
-    /// about 80 bytes per entry.
+    /// are in demand never expire. Default: `None`, never early. From 0 to 1; 0.8 is common. Costs the memory that
+    /// [`idle`](Self::idle) does.
     pub fn refresh_after(mut self, share: impl Into<Option<f64>>) -> Self {
         self.policy.refresh_after = share.into();
         self
@@ -376,16 +377,16 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// What is counted are the sixteenths of a half-life in which the entry was used at all, and the count halves with every
     /// half-life: an entry that is always in use comes to about 24, one that was used once at one, and at
     /// half a half-life later. It survives a load of the entry, not its eviction or an insert. What nobody has used for
-    /// 2^27 half-lives (four years of seconds, two days of milliseconds) may count as it did. Costs another block of about
-    /// 80 bytes per entry, and a use one look more in each sixteenth of a half-life.
+    /// 2^27 half-lives (four years of seconds, one day and a half of milliseconds) may count as it did. Costs the memory that
+    /// [`idle`](Self::idle) does, and a use one look more in each sixteenth of a half-life.
     pub fn usage(mut self, half_life: impl Into<Option<Duration>>) -> Self {
         self.policy.usage = half_life.into();
         self
     }
 
     /// What decides of entries in memory whether they are still good enough, beside their lifetime and their dependencies; it
-    /// is asked by lookups, of each entry about once in `every`, and by [`sweep`](Cache::sweep). Default: none. Costs
-    /// another block of about 80 bytes per entry.
+    /// is asked by lookups, of each entry about once in `every`, and by [`sweep`](Cache::sweep). Default: none. Costs the
+    /// memory that [`idle`](Self::idle) does.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -80,8 +80,8 @@
 //! task. A load within a load notes who waits for whom under one lock. An invalidation is four atomic operations; one by
 //! key also takes its shard's lock and the store's; a gentler one two locks of its own.
 //!
-//! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more, or
-//! with `idle`, `refresh_after`, `fail_safe`, `usage` or an `invalidation_policy`, another block. The version cells cost half a
+//! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more,
+//! another block; with `idle`, `refresh_after`, `fail_safe`, `usage` or an `invalidation_policy`, two. The version cells cost half a
 //! MiB per cache. There is no background task but where `refresh_every` asks for one: pending and background loads run in
 //! tasks of the current runtime, writes to layers as well, those behind in one per region while any are pending, and
 //! [`Cache::sweep`] when it is called.

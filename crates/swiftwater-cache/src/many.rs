@@ -111,7 +111,7 @@ where
                 Look::Miss(old) => olds[place] = old.map(|entry| Old { entry, may_stand_in: false }),
             }
         }
-        let answers = self.load_rest(keys, load, readers, (answers, olds), Way::Anywhere).await?;
+        let answers = self.load_rest(keys, load, readers, (answers, olds), Origin::Anywhere).await?;
         answers
             .into_iter()
             .map(|answer| match answer {
@@ -130,7 +130,7 @@ where
         load: F,
         readers: Readers,
         (mut answers, mut olds): (Answers<V, E>, Vec<Option<Old<V>>>),
-        way: Way,
+        origin: Origin,
     ) -> Result<Vec<Result<Hit<V>, LoadError<E>>>, LoadError<E>>
     where
         F: Fn(ManyCx<K>) -> Fut + Clone + Send + 'static,
@@ -161,7 +161,7 @@ where
                 match self.board(key, old) {
                     Boarded::Joins(flight) => flights.push((place, flight, false)),
                     Boarded::Leads(mut landing) => {
-                        if way != Way::Anywhere {
+                        if origin != Origin::Anywhere {
                             landing.past = self.policy.past_unasked(old.map(|old| &**old), self.now());
                         }
                         places.insert(key, landing.flight().clone());
@@ -181,7 +181,7 @@ where
             let landings = self.after_writes(landings).await;
             if !landings.is_empty() {
                 match self.place(&landings).await {
-                    Some(place) => lead(self, landings, load.clone(), place, way),
+                    Some(place) => lead(self, landings, load.clone(), place, origin),
                     None => landings.into_iter().for_each(|landing| drop(landing.refuse(LoadError::Busy))),
                 }
             }
@@ -212,7 +212,7 @@ where
 
 /// Where values are to come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Origin {
     /// From layers, and from the loader what they have not; somebody has asked for it.
     Anywhere,
     /// From layers only. Nobody has asked.
@@ -229,7 +229,7 @@ fn lead<K, V, E, F, Fut, M>(
     landings: Vec<Landing<K, V, E>>,
     load: F,
     mut place: Option<Place>,
-    way: Way,
+    origin: Origin,
 ) where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
@@ -241,10 +241,10 @@ fn lead<K, V, E, F, Fut, M>(
     let since = landings.iter().map(Landing::begin).min().unwrap_or_else(|| engine.now());
     let engine = engine.clone();
     let mut work = Box::pin(async move {
-        let missing = match engine.below.clone().filter(|_| engine.enabled() && way != Way::Loader) {
+        let missing = match engine.below.clone().filter(|_| engine.enabled() && origin != Origin::Loader) {
             Some(below) => {
                 let (found, missing) = look_below(&*below, landings).await;
-                if missing.is_empty() || way == Way::Layers {
+                if missing.is_empty() || origin == Origin::Layers {
                     place = None; // first, as at the end of every load
                 }
                 found.into_iter().for_each(|(landing, found)| drop(landing.land_since(Ok(found), since)));
@@ -253,7 +253,7 @@ fn lead<K, V, E, F, Fut, M>(
             None => landings,
         };
         // Dropped, they are loads that were given up: whoever has joined them loads by itself.
-        if !missing.is_empty() && way != Way::Layers {
+        if !missing.is_empty() && origin != Origin::Layers {
             load_missing(&engine, missing, load, since, place).await;
         }
     });

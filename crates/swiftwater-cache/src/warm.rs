@@ -21,7 +21,7 @@ use crate::{
     below::Waits,
     engine::Engine,
     error::LoadError,
-    many::{ManyCx, Old, Way},
+    many::{ManyCx, Old, Origin},
     region::Region,
     scope::Readers,
     source::Pairs,
@@ -34,7 +34,7 @@ pub struct Warm<'a, K, V, E, I> {
     keys: I,
     batch: usize,
     concurrency: usize,
-    way: Way,
+    origin: Origin,
     progress: Box<dyn FnMut(Warmed) + Send + 'a>,
 }
 
@@ -67,7 +67,7 @@ pub enum WarmError {
 impl<'a, K, V, E, I> Warm<'a, K, V, E, I> {
     pub(crate) fn new(region: &'a Region<K, V, E>, keys: I) -> Self {
         let progress = Box::new(|_| ());
-        Self { region, keys, batch: DEFAULT_BATCH, concurrency: 1, way: Way::LayersFirst, progress }
+        Self { region, keys, batch: DEFAULT_BATCH, concurrency: 1, origin: Origin::LayersFirst, progress }
     }
 
     /// How many keys are asked for at a time, of the layers and of [`Source::load_many`](crate::Source::load_many). At least
@@ -87,7 +87,7 @@ impl<'a, K, V, E, I> Warm<'a, K, V, E, I> {
     /// Takes from layers what they have and leaves the source alone. Default: what layers have not is loaded from the source.
     #[cfg(feature = "layers")]
     pub fn from_layers(mut self) -> Self {
-        self.way = Way::Layers;
+        self.origin = Origin::Layers;
         self
     }
 
@@ -121,13 +121,13 @@ where
     I: Iterator<Item = K> + Send,
 {
     async fn run(self) -> Result<Warmed, WarmError> {
-        let Self { region, mut keys, batch, concurrency, way, mut progress } = self;
+        let Self { region, mut keys, batch, concurrency, origin, mut progress } = self;
         for (option, value) in [("batch", batch), ("concurrency", concurrency)] {
             if value == 0 {
                 return Err(WarmError::Option(BuildError::new(option, value, "must be at least 1")));
             }
         }
-        if way != Way::Layers && region.0.source.is_none() {
+        if origin != Origin::Layers && region.0.source.is_none() {
             return Err(WarmError::NoSource);
         }
         let Ok(runtime) = Handle::try_current() else { return Err(WarmError::NoRuntime) };
@@ -141,7 +141,7 @@ where
                 }
                 asked += keys.len() as u64;
                 let engine = region.0.clone();
-                batches.spawn_on(async move { engine.warm(&keys, way).await }, &runtime);
+                batches.spawn_on(async move { engine.warm(&keys, origin).await }, &runtime);
             }
             match batches.join_next().await {
                 None => break,
@@ -178,12 +178,12 @@ where
         }
     }
 
-    async fn warm(self: &Arc<Self>, keys: &[K], way: Way) -> Warmed {
+    async fn warm(self: &Arc<Self>, keys: &[K], origin: Origin) -> Warmed {
         let mut warmed = Warmed::default();
         let missing: Vec<K> = keys.iter().filter(|key| !self.is_there(key)).cloned().collect();
         warmed.present = (keys.len() - missing.len()) as u64;
         let known = (missing.iter().map(|_| None).collect(), missing.iter().map(|_| None).collect());
-        let loaded = self.load_rest(&missing, self.load_from_source(), Readers::default(), known, way);
+        let loaded = self.load_rest(&missing, self.load_from_source(), Readers::default(), known, origin);
         let Ok(loaded) = loaded.await else {
             warmed.failed = missing.len() as u64;
             return warmed;
@@ -192,7 +192,7 @@ where
             let count = match loaded {
                 Ok(_) => &mut warmed.loaded,
                 Err(LoadError::Absent) => &mut warmed.absent,
-                Err(LoadError::Aborted) if way == Way::Layers => &mut warmed.absent,
+                Err(LoadError::Aborted) if origin == Origin::Layers => &mut warmed.absent,
                 Err(_) => &mut warmed.failed,
             };
             *count += 1;
@@ -214,7 +214,7 @@ where
             self.stats.refreshes.add(keys.len() as u64);
             let known = (keys.iter().map(|_| None).collect(), olds);
             let loaded =
-                self.load_rest(&keys, self.load_from_source(), Readers::default(), known, Way::Loader);
+                self.load_rest(&keys, self.load_from_source(), Readers::default(), known, Origin::Loader);
             drop(loaded.await); // what failed is counted, and what is there stays
         }
     }
@@ -262,7 +262,7 @@ impl<K, V, E, I> fmt::Debug for Warm<'_, K, V, E, I> {
             .field("region", &self.region)
             .field("batch", &self.batch)
             .field("concurrency", &self.concurrency)
-            .field("way", &self.way)
+            .field("origin", &self.origin)
             .finish_non_exhaustive()
     }
 }
