@@ -33,7 +33,7 @@ use crate::{
 ///    of that value started before the call. The same for a key, a region, everything. *Depends* includes what the load read
 ///    from other entries, and what those had read. (An invalidation that is [soft](crate::Change::soft) or
 ///    [gradual](crate::Change::gradual) asks for less.)
-/// 2. A load that started before an `insert` or an `invalidate` of its key is not stored after it.
+/// 2. A load that started before an `insert`, a `store` or an `invalidate` of its key is not stored after it.
 /// 3. At most one load per key runs at a time that may still be stored. Nobody waits for more than two loads: the running
 ///    one, and one more if something was invalidated while it ran.
 /// 4. A caller that goes away leaves the load to the others. A loader that fails, panics or takes too long leaves nobody
