@@ -44,7 +44,7 @@ use crate::{
     review::Judgement,
     scope::{NEVER, Readers, Scope},
     sink::MOST_PENDING,
-    skip::Skip,
+    skip::NOTHING,
     source::AnySource,
     stamps::Stamp,
     stats::{self, Stats},
@@ -122,7 +122,7 @@ impl<K: Hash + Eq, V, E> Flights<K, V, E> {
         {
             stores.disturbed = true;
         }
-        self.loads.remove_entry(key)
+        if self.loads.is_empty() { None } else { self.loads.remove_entry(key) } // which would hash the key first
     }
 
     /// Gives the key back where it is not needed.
@@ -628,12 +628,14 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
         let detached = flights.detach(&key);
         let advised = self.advisor(&key);
+        let told = (layered.is_some() || advised.is_some()).then(|| entry.clone());
+        let mut outgoing = Evicted::default();
         // Held off are loads, which may have read the past; who inserts has made the value.
-        let outgoing = if self.servable(&key, &entry) {
-            self.store.insert(key, entry.clone())
+        if self.servable(&key, &entry) {
+            self.store.insert(key, entry, &mut outgoing);
         } else {
-            self.store.remove(&key)
-        };
+            self.store.remove(&key, &mut outgoing);
+        }
         drop(flights);
         // After the old value is gone, so that a load which has read it has a stamp from before. Whoever read it had set
         // the mark, and then took a lock that was taken here since.
@@ -643,16 +645,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             self.cache.changed();
         }
         self.count_outgoing(&outgoing);
+        let stored = told.filter(|_| outgoing.stored);
         if let Some((advisor, hash)) = advised {
-            if outgoing.stored {
-                advisor.store(hash, Birth::of(&entry, self.clock.now()), true);
-            } else {
-                advisor.remove(hash);
+            match &stored {
+                Some(entry) => advisor.store(hash, Birth::of(entry, self.clock.now()), true),
+                None => advisor.remove(hash),
             }
         }
         if let Some((below, key)) = layered {
-            if outgoing.stored {
-                below.keep(&key, &entry, Moment::Filled, &Skip::new());
+            if let Some(entry) = &stored {
+                below.keep(&key, entry, Moment::Filled, &NOTHING);
             }
             self.demote(&outgoing);
         }
@@ -674,7 +676,8 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         Q: Hash + Eq + ?Sized,
     {
         let detached = flights.detach(key);
-        let removed = self.store.remove(key);
+        let mut removed = Evicted::default();
+        self.store.remove(key, &mut removed);
         drop(flights);
         // After the entry is gone: a load that has read it took its stamp before this one. Nothing in memory is left that
         // depends on the key as its own; in layers there may be.
@@ -695,7 +698,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let now = self.clock.now();
         for (key, entry) in &outgoing.entries {
             if now < entry.expires() && self.fate(&**key, entry, now) == Fate::Clean {
-                below.keep(key, entry, Moment::Evicted, &Skip::new());
+                below.keep(key, entry, Moment::Evicted, &NOTHING);
             }
         }
     }
@@ -766,7 +769,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             let Found { value, edges, stamp, expires } = found;
             let weight = self.weigh(key, &value);
             let times = self.policy.times_of(expires, self.clock.now(), past);
-            Held::new(Entry::new(value, &edges, stamp, times, weight))
+            Entry::held(value, &edges, stamp, times, weight)
         });
         catch_unwind(make).map_err(|_| LoadError::Panicked)
     }
@@ -778,23 +781,26 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     }
 
     fn entry(&self, key: &K, value: V, scope: &Scope, (stamp, start): (Stamp, Tick), past: Past) -> Held<V> {
-        let weight = self.weigh(key, &value);
-        let declared = scope.seal(&self.cache.links, || self.key_dep(key));
-        let stamp = declared.since.map_or(stamp, |since| since.min(stamp));
+        let (weight, ttl) = (self.weigh(key, &value), self.policy.ttl(&value));
         let chance = if self.policy.jitter > 0.0 { self.share(&(key, start.as_nanos())) } else { 0.0 };
-        let times = self.policy.times(&value, &declared, start, chance, past);
-        Held::new(Entry::new(value, &declared.edges, stamp, times, weight))
+        let links = &self.cache.links;
+        let name = links.any().then(|| self.key_dep(key));
+        let declared = scope.seal(links, name);
+        let stamp = declared.since.map_or(stamp, |since| since.min(stamp));
+        let times = self.policy.times(&declared, ttl, start, chance, past);
+        Entry::held(value, &declared.edges, stamp, times, weight)
     }
 
     /// Takes the flight out of the table and stores its entry, if the flight is still the table's own and nothing moved
-    /// meanwhile. Returns what is to be dropped outside of locks.
+    /// meanwhile. Returns the table's key if it was not, to be dropped where no lock is held, as what has left the store.
     pub(crate) fn arrive(
         &self,
         key: &K,
         flight: &Arc<Flight<V, E>>,
         result: &Landed<V, E>,
         start: Tick,
-    ) -> (Evicted<K, V>, Option<K>) {
+        outgoing: &mut Evicted<K, V>,
+    ) -> Option<K> {
         if let Ok(entry) = result
             && self.cache.holds(self.names(key), entry.edges(), start)
         {
@@ -812,14 +818,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         let entry = match result {
             Ok(entry) => entry,
             // These say nothing of the source.
-            Err(LoadError::Aborted | LoadError::Busy) => return (Evicted::default(), key),
+            Err(LoadError::Aborted | LoadError::Busy) => return key,
             Err(LoadError::Absent) => {
-                let gone = key.as_ref().map(|key| self.store.remove(key));
+                if let Some(key) = &key {
+                    self.store.remove(key, outgoing);
+                }
                 drop(flights);
                 if let Some((advisor, hash)) = key.as_ref().and_then(|key| self.advisor(key)) {
                     advisor.remove(hash);
                 }
-                return (gone.unwrap_or_default(), key);
+                return key;
             }
             Err(_) => {
                 if let Some((key, fail_safe)) = key.as_ref().zip(self.policy.fail_safe) {
@@ -828,23 +836,23 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                         extra.set_retry_at(self.clock.now() + fail_safe.throttle);
                     }
                 }
-                return (Evicted::default(), key);
+                return key;
             }
         };
         match key {
             Some(key) if !flight.is_held() && self.servable(&key, entry) => {
                 let advised = self.advisor(&key);
-                let outgoing = self.store.insert(key, entry.clone());
+                self.store.insert(key, entry.clone(), outgoing);
                 drop(flights);
-                self.count_outgoing(&outgoing);
+                self.count_outgoing(outgoing);
                 if let Some((advisor, hash)) = advised {
                     advisor.store(hash, Birth::of(entry, start), false);
                 }
-                (outgoing, None)
+                None
             }
             key => {
                 self.stats.unstored.add(1);
-                (Evicted::default(), key)
+                key
             }
         }
     }

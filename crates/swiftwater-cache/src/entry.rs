@@ -125,19 +125,21 @@ impl Extra {
 }
 
 impl<V> Entry<V> {
-    pub(crate) fn new(value: V, edges: &[Edge], stamp: Stamp, times: Times, weight: u32) -> Self {
+    pub(crate) fn held(value: V, edges: &[Edge], stamp: Stamp, times: Times, weight: u32) -> Held<V> {
         let Times { expires, extra } = times;
-        let (due, body) = match (edges, extra) {
+        let held = |due: u64, body| {
+            Held::new(Self { stamp: AtomicU64::new(stamp.number()), due: AtomicU64::new(due), value, body })
+        };
+        match (edges, extra) {
             // Whoever looks for the first time sets it right.
             (_, Some(extra)) => {
-                (0, Body::Rich { weight, rest: Box::new(Rest { edges: edges.into(), expires, extra }) })
+                held(0, Body::Rich { weight, rest: Box::new(Rest { edges: edges.into(), expires, extra }) })
             }
-            ([], None) => (expires.as_nanos(), Body::Few { weight, edges: [Edge::NONE; FEW] }),
-            ([one], None) => (expires.as_nanos(), Body::Few { weight, edges: [*one, Edge::NONE] }),
-            ([one, other], None) => (expires.as_nanos(), Body::Few { weight, edges: [*one, *other] }),
-            (_, None) => (expires.as_nanos(), Body::Many { weight, edges: edges.into() }),
-        };
-        Self { stamp: AtomicU64::new(stamp.number()), due: AtomicU64::new(due), value, body }
+            ([], None) => held(expires.as_nanos(), Body::Few { weight, edges: [Edge::NONE; FEW] }),
+            ([one], None) => held(expires.as_nanos(), Body::Few { weight, edges: [*one, Edge::NONE] }),
+            ([one, other], None) => held(expires.as_nanos(), Body::Few { weight, edges: [*one, *other] }),
+            (_, None) => held(expires.as_nanos(), Body::Many { weight, edges: edges.into() }),
+        }
     }
 
     pub(crate) fn edges(&self) -> &[Edge] {
@@ -215,7 +217,7 @@ impl<V> Hit<V> {
     #[cfg(feature = "testing")]
     pub(crate) fn made(value: V) -> Self {
         let times = Times { expires: Tick::default(), extra: None };
-        Self::fresh(Held::new(Entry::new(value, &[], Stamp::from_number(0), times, 1)))
+        Self::fresh(Entry::held(value, &[], Stamp::from_number(0), times, 1))
     }
 
     pub(crate) fn stale(entry: Held<V>) -> Self {
@@ -290,7 +292,7 @@ mod tests {
                     .then(|| Extra::new(Tick::default(), Tick::default(), Tick::default(), Uses::default()));
                 let times = Times { expires: Tick::from_nanos(7), extra };
                 let has = times.extra.is_some();
-                let entry = Entry::new((), &edges[..len], Stamp::from_number(3), times, 9);
+                let entry = Entry::held((), &edges[..len], Stamp::from_number(3), times, 9);
                 assert_eq!((entry.edges(), entry.weight()), (&edges[..len], 9));
                 assert_eq!((entry.expires(), entry.extra().is_some()), (Tick::from_nanos(7), has));
             }

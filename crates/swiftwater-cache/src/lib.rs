@@ -76,13 +76,14 @@
 //! A hit is a lookup in [quick_cache], a comparison of the entry's stamp with the latest version, one load of the coarse clock if
 //! there is a lifetime, a count and a reference count. After an invalidation, of whatever, the next hit of each entry also
 //! looks at the cells of its key, its region and its dependencies. A miss takes the lock of one of 32 shards of running
-//! loads twice, and allocates the entry, the flight that others may join and the loader's future; if the loader waits, a
-//! task. A load within a load notes who waits for whom under one lock. An invalidation is four atomic operations; one by
+//! loads twice, and allocates the entry, the flight that others may join and the loader's future; if it has to wait, a block of
+//! a kilobyte for the rest of the call, which is why the future of a call is small (200 bytes beside what its loader
+//! captured), and a task. A load within a load notes who waits for whom under one lock. An invalidation is four atomic operations; one by
 //! key also takes its shard's lock and the store's; a gentler one two locks of its own.
 //!
 //! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more,
 //! another block; with `idle`, `refresh_after`, `fail_safe`, `usage` or an `invalidation_policy`, two. The version cells cost half a
-//! MiB per cache. There is no background task but where `refresh_every` asks for one: pending and background loads run in
+//! MiB per cache, and 0.3 ms when it is built, since they are written to once. There is no background task but where `refresh_every` asks for one: pending and background loads run in
 //! tasks of the current runtime, writes to layers as well, those behind in one per region while any are pending, and
 //! [`Cache::sweep`] when it is called.
 //!

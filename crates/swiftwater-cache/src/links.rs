@@ -66,14 +66,15 @@ impl Links {
         true
     }
 
+    /// Whether there has ever been a link.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Relaxed)
+    }
+
     /// Hands `add` everything that `key` or any of `edges` lies under.
-    pub(crate) fn above_each(&self, edges: &[Edge], key: impl FnOnce() -> Dep, mut add: impl FnMut(Edge)) {
-        if !self.any.load(Relaxed) {
-            return;
-        }
+    pub(crate) fn above_each(&self, edges: &[Edge], key: Dep, mut add: impl FnMut(Edge)) {
         let above = self.above();
-        let mut reached: Vec<Dep> = edges.iter().filter_map(|edge| edge.dep()).collect();
-        reached.push(key());
+        let mut reached: Vec<Dep> = edges.iter().filter_map(|edge| edge.dep()).chain([key]).collect();
         // An entry that keeps kinds may depend on any name of the kind.
         reached.extend(above.keys().filter(|lower| edges.contains(&lower.edge().coarse())));
         let mut next = 0;

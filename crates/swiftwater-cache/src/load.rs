@@ -26,8 +26,9 @@ use crate::{
     scope::{LoadCx, Loading, NEVER, Readers, Scope},
     skip::Skip,
     stamps::Stamp,
+    store::Evicted,
     sync::Handle,
-    waits::wait,
+    waits::{Waits, wait},
 };
 
 impl<K, V, E> Engine<K, V, E>
@@ -42,8 +43,29 @@ where
         key: K,
         load: F,
         readers: Readers,
-        (found, skip): (Look<V>, &Skip),
-    ) -> Result<Hit<V>, LoadError<E>>
+        found: Look<V>,
+        skip: &Skip,
+    ) -> Answer<V, E>
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
+    {
+        match self.begin(key, load, readers, found, skip) {
+            Ok(result) => result,
+            Err(rest) => rest.await,
+        }
+    }
+
+    /// The same as far as it goes without waiting, or what is left to do. That takes a kilobyte: apart, so that it is not moved
+    /// about with the future of a call that need not wait.
+    fn begin<F, Fut>(
+        self: &Arc<Self>,
+        key: K,
+        load: F,
+        readers: Readers,
+        found: Look<V>,
+        skip: &Skip,
+    ) -> Result<Answer<V, E>, impl Future<Output = Answer<V, E>> + Unpin>
     where
         F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
         Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
@@ -52,89 +74,178 @@ where
         let (old, fallback) = match found {
             Look::Fresh(entry) => {
                 self.stats.hits.add(1);
-                return Ok(Hit::fresh(entry));
+                return Ok(Ok(Hit::fresh(entry)));
             }
             Look::Due(entry) => {
                 self.stats.hits.add(1);
                 self.refresh(key, load, &entry, skip);
-                return Ok(Hit::fresh(entry));
+                return Ok(Ok(Hit::fresh(entry)));
             }
             // A value that is made of something stale is stale itself, which nobody could tell later.
             Look::Stale(entry) if readers.is_empty() => {
                 self.stats.stale_served.add(1);
                 self.refresh(key, load, &entry, skip);
-                return Ok(Hit::stale(entry));
+                return Ok(Ok(Hit::stale(entry)));
             }
             Look::Throttled(entry) if readers.is_empty() => {
                 self.stats.stale_served.add(1);
-                return Ok(Hit::stale(entry));
+                return Ok(Ok(Hit::stale(entry)));
             }
             Look::Stale(entry) | Look::Throttled(entry) | Look::Fallback(entry) => {
                 (Some(entry.clone()), self.policy.fail_safe.map(|_| entry))
             }
             Look::Miss(old) => (old, None),
         };
-        loop {
-            if !self.enabled() || skip.memory {
-                return self.load_alone(key, load, &readers, skip).await;
-            }
-            let led = match self.board(&key, old.as_ref()) {
+        let mut call = Call { key, readers, skip, asked, old, fallback };
+        match self.step(&mut call, load) {
+            Step::Ended(result) => Ok(result),
+            step => Err(Box::pin(self.proceed(call, step))),
+        }
+    }
+
+    /// Joins a load of the key, or leads one.
+    fn step<F, Fut>(self: &Arc<Self>, call: &mut Call<'_, K, V>, load: F) -> Step<K, V, E, F>
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
+    {
+        let landing = if !self.enabled() || call.skip.memory {
+            self.alone(call)
+        } else {
+            match self.board(&call.key, call.old.as_ref()) {
+                Boarded::Leads(landing) => landing,
                 // It may have what it gets from where the caller does not want it from.
-                Boarded::Joins(_) if !skip.is_empty() => {
-                    return self.load_alone(key, load, &readers, skip).await;
-                }
+                Boarded::Joins(_) if !call.skip.is_empty() => self.alone(call),
                 Boarded::Joins(flight) => {
-                    let _waiting = wait(&readers, &flight)?;
-                    self.stats.joins.add(1);
-                    let result = self.landed(&flight, fallback.is_some()).await.cloned();
-                    if let Ok(result) = &result
-                        && !self.acceptable(&key, result, flight.stamp(), asked)
-                    {
-                        // From before we asked. The next load begins after this one has ended, hence after we asked.
-                        continue;
-                    }
-                    (result, flight)
-                }
-                Boarded::Leads(landing) => {
-                    let _waiting = wait(&readers, landing.flight())?;
-                    // One look where nothing is ever written.
-                    let begun = match self.outlet {
-                        None => Ok(Begun::Not(landing)),
-                        Some(_) => self.after_write(landing, fallback.is_some(), skip).await,
-                    };
-                    let led = match begun {
-                        Ok(Begun::Not(landing)) => {
-                            let Some(place) = self.place(slice::from_ref(&landing)).await else {
-                                drop(landing.refuse(LoadError::Busy));
-                                return self.instead(&key, fallback, Err(LoadError::Busy), &readers);
-                            };
-                            let old = old.map(Hit::stale);
-                            landing.lead(|cx| load(cx, old), place, Start::Here, skip)
+                    return match wait(&call.readers, &flight) {
+                        Ok(waiting) => {
+                            self.stats.joins.add(1);
+                            Step::Joined(waiting, flight, load)
                         }
-                        Ok(Begun::Ended(led)) => led,
-                        Err(late) => return self.instead(&key, fallback, Err(late), &readers),
+                        Err(ring) => Step::Ended(Err(ring)),
                     };
-                    match led {
-                        Led::Landed(result, flight) => (Ok(result), flight),
-                        Led::Running(flight) => {
-                            (self.landed(&flight, fallback.is_some()).await.cloned(), flight)
-                        }
-                    }
                 }
                 Boarded::Stored(entry) => {
-                    self.inherit_entry(&readers, &key, &entry);
-                    return Ok(Hit::fresh(entry));
+                    self.inherit_entry(&call.readers, &call.key, &entry);
+                    return Step::Ended(Ok(Hit::fresh(entry)));
                 }
-            };
-            let result = match led {
-                (Ok(result), flight) => {
-                    self.inherit(&readers, &key, &flight, &result);
-                    result
-                }
-                (Err(late), _) => Err(late),
-            };
-            return self.instead(&key, fallback, result, &readers);
+            }
+        };
+        let waiting = match wait(&call.readers, landing.flight()) {
+            Ok(waiting) => waiting,
+            Err(ring) => return Step::Ended(Err(ring)),
+        };
+        let place = if self.is_unwritten(&landing.key) { None } else { self.place_at_once() };
+        match place {
+            Some(place) => self.lead(call, (waiting, landing), load, place),
+            None => Step::Turn(waiting, landing, load),
         }
+    }
+
+    /// A load that is nobody else's business: the region is off, or the caller wants it otherwise than others do.
+    fn alone(self: &Arc<Self>, call: &mut Call<'_, K, V>) -> Landing<K, V, E> {
+        (call.old, call.fallback) = (None, None);
+        Landing::new(self.clone(), call.key.clone(), Arc::new(Flight::new(self.home)), Past::default())
+    }
+
+    fn lead<F, Fut>(
+        &self,
+        call: &mut Call<'_, K, V>,
+        (waiting, landing): (Waits, Landing<K, V, E>),
+        load: F,
+        place: Option<Place>,
+    ) -> Step<K, V, E, F>
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
+    {
+        let old = call.old.take().map(Hit::stale);
+        let led = landing.lead(|cx| load(cx, old), place, Start::Here, call.skip);
+        self.led(call, waiting, led)
+    }
+
+    fn led<F>(&self, call: &mut Call<'_, K, V>, waiting: Waits, led: Led<V, E>) -> Step<K, V, E, F> {
+        match led {
+            Led::Landed(result, flight) => {
+                drop(waiting);
+                Step::Ended(self.conclude(call, &flight, result))
+            }
+            Led::Running(flight) => Step::Running(waiting, flight),
+        }
+    }
+
+    /// Goes on until there is a result, waiting where it has to.
+    async fn proceed<F, Fut>(
+        self: &Arc<Self>,
+        mut call: Call<'_, K, V>,
+        mut step: Step<K, V, E, F>,
+    ) -> Answer<V, E>
+    where
+        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
+        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
+    {
+        loop {
+            step = match step {
+                Step::Ended(result) => return result,
+                Step::Joined(waiting, flight, load) => {
+                    match self.landed(&flight, call.fallback.is_some()).await.cloned() {
+                        // From before we asked. The next load begins after this one has ended, hence after we asked.
+                        Ok(result) if !self.acceptable(&call.key, &result, flight.stamp(), call.asked) => {
+                            drop(waiting);
+                            self.step(&mut call, load)
+                        }
+                        result => Step::Ended(self.conclude_in_time(&mut call, waiting, &flight, result)),
+                    }
+                }
+                Step::Turn(waiting, landing, load) => {
+                    match self.after_write(landing, call.fallback.is_some(), call.skip).await {
+                        Ok(Begun::Not(landing)) => match self.place(slice::from_ref(&landing)).await {
+                            Some(place) => self.lead(&mut call, (waiting, landing), load, place),
+                            None => {
+                                drop(waiting);
+                                drop(landing.refuse(LoadError::Busy));
+                                Step::Ended(self.instead(&mut call, Err(LoadError::Busy)))
+                            }
+                        },
+                        Ok(Begun::Ended(led)) => self.led(&mut call, waiting, led),
+                        Err(late) => Step::Ended(self.instead(&mut call, Err(late))),
+                    }
+                }
+                Step::Running(waiting, flight) => {
+                    let result = self.landed(&flight, call.fallback.is_some()).await.cloned();
+                    Step::Ended(self.conclude_in_time(&mut call, waiting, &flight, result))
+                }
+            };
+        }
+    }
+
+    /// What the caller gets, who has waited for the flight; an error if not until its end.
+    fn conclude_in_time(
+        &self,
+        call: &mut Call<'_, K, V>,
+        waiting: Waits,
+        flight: &Flight<V, E>,
+        result: Result<Landed<V, E>, LoadError<E>>,
+    ) -> Answer<V, E> {
+        drop(waiting);
+        match result {
+            Ok(result) => self.conclude(call, flight, result),
+            Err(late) => self.instead(call, Err(late)),
+        }
+    }
+
+    fn conclude(
+        &self,
+        call: &mut Call<'_, K, V>,
+        flight: &Flight<V, E>,
+        result: Landed<V, E>,
+    ) -> Answer<V, E> {
+        self.inherit(&call.readers, &call.key, flight, &result);
+        self.instead(call, result)
+    }
+
+    fn instead(&self, call: &mut Call<'_, K, V>, result: Landed<V, E>) -> Answer<V, E> {
+        self.or_fallback(&call.key, call.fallback.take(), result, &call.readers)
     }
 
     /// Waits for the flight, where there is a fallback no longer than the soft time-out allows.
@@ -156,13 +267,13 @@ where
     }
 
     /// What the caller gets of a load that failed: the expired entry, if there is one that has not been invalidated.
-    pub(crate) fn instead(
+    pub(crate) fn or_fallback(
         &self,
         key: &K,
         fallback: Option<Held<V>>,
         result: Landed<V, E>,
         readers: &Readers,
-    ) -> Result<Hit<V>, LoadError<E>> {
+    ) -> Answer<V, E> {
         match (result, fallback) {
             (Ok(entry), _) => Ok(Hit::fresh(entry)),
             (Err(LoadError::Absent), _) => Err(LoadError::Absent), // an answer, and no failure
@@ -184,13 +295,7 @@ where
         if self.is_unwritten(&key) {
             return; // as below, for less
         }
-        let place = match &self.lane {
-            None => None,
-            Some(lane) => match lane.try_enter() {
-                Some(place) => Some(place),
-                None => return, // somebody else will ask
-            },
-        };
+        let Some(place) = self.place_at_once() else { return }; // somebody else will ask
         if let Boarded::Leads(landing) = self.board(&key, Some(old)) {
             // Asked for now that a later store would take the load out of the table.
             if self.is_unwritten(&landing.key) {
@@ -205,13 +310,21 @@ where
         }
     }
 
+    /// A place in the lane, if there is a lane; `None` if it is full.
+    fn place_at_once(&self) -> Option<Option<Place>> {
+        match &self.lane {
+            None => Some(None),
+            Some(lane) => lane.try_enter().map(Some),
+        }
+    }
+
     /// A place in the lane for one load of all these, if there is a lane, and none of them has to go without; `None` if it
     /// is full and the load is not to wait.
     pub(crate) async fn place(&self, landings: &[Landing<K, V, E>]) -> Option<Option<Place>> {
-        let Some(lane) = &self.lane else { return Some(None) };
-        if let Some(place) = lane.try_enter() {
-            return Some(Some(place));
+        if let Some(place) = self.place_at_once() {
+            return Some(place);
         }
+        let lane = self.lane.as_ref()?; // never none here
         // In this order: the first takes the lock under which others say that they want it.
         let goes_without =
             || self.home.is_on_ring() && landings.iter().any(|landing| landing.flight().is_wanted());
@@ -219,39 +332,6 @@ where
             Excess::Fail => goes_without().then_some(None),
             Excess::Wait => Some(lane.enter(goes_without).await),
         }
-    }
-
-    /// A load that is nobody else's business: the region is off, or the caller wants it otherwise than others do.
-    async fn load_alone<F, Fut>(
-        self: &Arc<Self>,
-        key: K,
-        load: F,
-        readers: &Readers,
-        skip: &Skip,
-    ) -> Result<Hit<V>, LoadError<E>>
-    where
-        F: FnOnce(LoadCx<K>, Option<Hit<V>>) -> Fut,
-        Fut: Future<Output = Result<Got<V>, E>> + Send + 'static,
-    {
-        let flight = Arc::new(Flight::new(self.home));
-        let _waiting = wait(readers, &flight)?;
-        let landing = Landing::new(self.clone(), key.clone(), flight, Past::default());
-        let led = match self.after_write(landing, false, skip).await? {
-            Begun::Not(landing) => {
-                let Some(place) = self.place(slice::from_ref(&landing)).await else {
-                    drop(landing.refuse(LoadError::Busy));
-                    return Err(LoadError::Busy);
-                };
-                landing.lead(|cx| load(cx, None), place, Start::Here, skip)
-            }
-            Begun::Ended(led) => led,
-        };
-        let (result, flight) = match led {
-            Led::Landed(result, flight) => (result, flight),
-            Led::Running(flight) => (flight.landed().await.clone(), flight),
-        };
-        self.inherit(readers, &key, &flight, &result);
-        result.map(Hit::fresh)
     }
 
     /// Whether a load with that stamp may answer a caller who asked at that ticket.
@@ -268,6 +348,34 @@ where
             Err(_) => false,
         }
     }
+}
+
+/// What a caller gets.
+type Answer<V, E> = Result<Hit<V>, LoadError<E>>;
+
+/// One loading call that was not served from memory.
+struct Call<'a, K, V> {
+    key: K,
+    /// Who waits for it.
+    readers: Readers,
+    skip: &'a Skip,
+    asked: Stamp,
+    /// What there is of the key and is not good enough.
+    old: Option<Held<V>>,
+    /// What is served if the load fails.
+    fallback: Option<Held<V>>,
+}
+
+/// How far a loading call has come without waiting. Who waits for a flight says so for as long as he has it: the next load may
+/// be where that one was.
+enum Step<K: Hash + Eq, V, E, F> {
+    Ended(Answer<V, E>),
+    /// It has joined a load.
+    Joined(Waits, Arc<Flight<V, E>>, F),
+    /// Its load goes on in a task.
+    Running(Waits, Arc<Flight<V, E>>),
+    /// Its load has to wait before it begins: for a write of the key, or for a place.
+    Turn(Waits, Landing<K, V, E>, F),
 }
 
 /// What a load gives.
@@ -450,7 +558,8 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
         self.landed = true;
         let flight = self.flight();
         // If the key's `Hash` or `Eq` panics nothing is stored, but nobody is left waiting; the panic has been reported.
-        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, flight, result, since));
+        let mut outgoing = Evicted::default();
+        let arrive = AssertUnwindSafe(|| self.engine.arrive(&self.key, flight, result, since, &mut outgoing));
         let arrived = catch_unwind(arrive).ok();
         // It is not in the table any more, so nobody joins it from now on; who has joined it before has a handle, which was made
         // under the table's lock.
@@ -458,7 +567,7 @@ impl<K: Hash + Eq, V, E> Landing<K, V, E> {
             flight.land(result.clone());
         }
         // Now that everybody is on the way: the layers, and the user's destructors.
-        let Some((outgoing, key)) = arrived else { return false };
+        let Some(key) = arrived else { return false };
         self.engine.demote(&outgoing);
         outgoing.stored && key.is_none()
     }

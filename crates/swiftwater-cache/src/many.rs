@@ -203,7 +203,7 @@ where
                 let old =
                     olds[place].take().filter(|old| old.may_stand_in && self.policy.fail_safe.is_some());
                 let fallback = old.map(|old| old.entry);
-                answers[place] = Some(self.instead(&keys[place], fallback, result, &readers));
+                answers[place] = Some(self.or_fallback(&keys[place], fallback, result, &readers));
             }
         }
         Ok(answers.into_iter().flatten().collect())

@@ -127,18 +127,22 @@ impl<K, V> Policy<K, V> {
         Ok(())
     }
 
-    /// When an entry is what, whose load started then and declared that. `chance`, from 0 to 1, differs from load to load.
+    /// The lifetime of an entry of this value, unless its load declares another.
+    pub(crate) fn ttl(&self, value: &V) -> Option<Duration> {
+        let negative = self.negative.as_ref().filter(|(is_negative, _)| is_negative(value));
+        negative.map(|(_, ttl)| *ttl).or(self.ttl)
+    }
+
+    /// When an entry is what, whose load started then and declared that; else it has this lifetime. `chance`, from 0 to 1, differs from load to load.
     pub(crate) fn times(
         &self,
-        value: &V,
         declared: &Declared,
+        ttl: Option<Duration>,
         start: Tick,
         chance: f64,
         past: Past,
     ) -> Times {
-        let negative =
-            self.negative.as_ref().filter(|(is_negative, _)| is_negative(value)).map(|(_, ttl)| *ttl);
-        let ttl = declared.ttl.or(negative).or(self.ttl);
+        let ttl = declared.ttl.or(ttl);
         let own = ttl.map_or(NEVER, |ttl| start + share_of(ttl, 1.0 - self.jitter * chance));
         self.times_of(own.min(declared.expires), start, past)
     }

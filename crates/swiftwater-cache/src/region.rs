@@ -16,7 +16,7 @@ use crate::{
     many::ManyCx,
     scope::{LoadCx, NEVER, Readers, Scope, is_loading},
     sink::{FlushError, StoreError},
-    skip::Skip,
+    skip::{NOTHING, Skip},
     source::AnySource,
     usage::Usage,
     warm::Warm,
@@ -683,7 +683,7 @@ where
             let readers = Readers::here(scope);
             (self.0.look(key, &readers), readers)
         };
-        self.0.load(key.to_owned(), load, readers, (found, &Skip::new())).await
+        self.0.load(key.to_owned(), load, readers, found, &NOTHING).await
     }
 }
 
@@ -845,7 +845,7 @@ where
         } else {
             self.region.0.look(key, &readers)
         };
-        self.region.0.load(key.to_owned(), load, readers, (found, &self.skip)).await
+        self.region.0.load(key.to_owned(), load, readers, found, &self.skip).await
     }
 }
 

@@ -130,13 +130,14 @@ impl Scope {
         self.declared().expires = Tick::default();
     }
 
-    /// Takes what was declared, at the end of the load of this key, with all that it and the key lie under.
-    pub(crate) fn seal(&self, links: &Links, key: impl FnOnce() -> Dep) -> Declared {
-        let mut declared = std::mem::take(&mut *self.declared());
+    /// What was declared, at the end of the load, with all that it and `key` lie under. To be let go of before any foreign
+    /// code runs.
+    pub(crate) fn seal(&self, links: &Links, key: Option<Dep>) -> MutexGuard<'_, Declared> {
+        let mut declared = self.declared();
         declared.compact();
-        let mut above = Vec::new();
-        links.above_each(&declared.edges, key, |edge| above.push(edge));
-        if !above.is_empty() {
+        if let Some(key) = key {
+            let mut above = Vec::new();
+            links.above_each(&declared.edges, key, |edge| above.push(edge));
             declared.add(&above);
             declared.compact();
         }
@@ -244,6 +245,7 @@ impl Declared {
         match self.edges[..] {
             [] | [_] => {}
             [first, second] if first < second => {}
+            [first, second] if first > second => self.edges.swap(0, 1),
             _ => {
                 self.edges.sort_unstable();
                 self.edges.dedup();

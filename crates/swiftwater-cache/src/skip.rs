@@ -12,6 +12,12 @@ pub struct Skip {
     layers: Layers,
 }
 
+pub(crate) static NOTHING: Skip = Skip {
+    memory: false,
+    #[cfg(feature = "layers")]
+    layers: Layers::These(None),
+};
+
 #[cfg(feature = "layers")]
 #[derive(Clone, Debug)]
 enum Layers {

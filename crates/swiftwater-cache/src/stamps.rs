@@ -75,12 +75,19 @@ impl Stamps {
     /// the time disturbs no name. 1 to 32 and 1 to 16 bits.
     pub(crate) fn new(exact_bits: u32, coarse_bits: u32) -> Self {
         let whole_bits = coarse_bits.min(WHOLE_BITS);
+        let [exact, coarse, wholes] = [exact_bits, coarse_bits, whole_bits].map(|bits| {
+            let cells = cells(bits);
+            // The system gives out memory that is zero when it is first written, which takes microseconds: here, and not
+            // of the invalidations that come first.
+            cells.iter().step_by(CELLS_PER_PAGE).for_each(|cell| cell.store(0, Relaxed));
+            cells
+        });
         Self {
             ticket: AtomicU64::new(0),
             all: AtomicU64::new(0),
-            exact: cells(exact_bits),
-            coarse: cells(coarse_bits),
-            wholes: cells(whole_bits),
+            exact,
+            coarse,
+            wholes,
             own: OnceLock::new(),
             exact_bits,
             coarse_bits,
@@ -236,6 +243,8 @@ fn cells(bits: u32) -> Box<[AtomicU64]> {
     (0..1_usize << bits).map(|_| AtomicU64::new(0)).collect()
 }
 
+/// Of the smallest pages that there are.
+const CELLS_PER_PAGE: usize = 4096 / size_of::<AtomicU64>();
 /// 256 cells for whole regions.
 const WHOLE_BITS: u32 = 8;
 

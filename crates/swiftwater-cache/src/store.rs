@@ -80,6 +80,9 @@ impl<K, V> Store<K, V> {
             .build()
             .expect("both capacities are given");
         let map = Cache::with_options(options, Weight, hasher, Outgoing(index.clone()));
+        // Its slab grows by doubling, and once it is full it holds half as many keys again, of what has left. Begun with an
+        // eighth of a capacity, here a quarter of that, it ends no larger than it has to be; `reserve` doubles what it is told.
+        map.reserve(entries / 16 * 3 + entries / 64 + 8);
         Self { map: Map::Quick(map), index }
     }
 
@@ -140,24 +143,26 @@ impl<K: Hash + Eq, V> Store<K, V> {
     }
 
     /// Stores the entry, or not if it is heavier than a shard may hold; the old one of that key leaves in either case.
-    pub(crate) fn insert(&self, key: K, entry: Held<V>) -> Evicted<K, V> {
+    pub(crate) fn insert(&self, key: K, entry: Held<V>, evicted: &mut Evicted<K, V>) {
         match &self.map {
             #[cfg(feature = "moka")]
-            Map::Moka(map, hasher) => map.insert(moka::Hashed { hash: hasher.hash_one(&key), key }, entry),
+            Map::Moka(map, hasher) => {
+                let key = moka::Hashed { hash: hasher.hash_one(&key), key };
+                *evicted = map.insert(key, entry);
+            }
             Map::Quick(map) => {
                 if let Some(index) = &self.index {
                     index.add(&key, entry.edges());
                 }
-                let mut evicted = Evicted::default();
-                map.insert_with_lifecycle(key, entry.clone(), &mut evicted);
-                evicted.too_heavy = evicted.entries.iter().any(|(_, other)| Held::ptr_eq(other, &entry));
+                let address = Held::as_ptr(&entry);
+                map.insert_with_lifecycle(key, entry, evicted);
+                evicted.too_heavy = evicted.entries.iter().any(|(_, other)| Held::as_ptr(other) == address);
                 evicted.stored = true;
-                evicted
             }
         }
     }
 
-    pub(crate) fn remove<Q>(&self, key: &Q) -> Evicted<K, V>
+    pub(crate) fn remove<Q>(&self, key: &Q, evicted: &mut Evicted<K, V>)
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -167,7 +172,7 @@ impl<K: Hash + Eq, V> Store<K, V> {
             Map::Moka(map, hasher) => wanted(hasher, key, |wanted| map.remove(wanted, None)),
             Map::Quick(map) => self.left(map.remove(key)),
         };
-        Evicted { entries: removed.into_iter().collect(), ..Evicted::default() }
+        evicted.entries.extend(removed);
     }
 
     /// Removes the entry unless another has taken its place.

@@ -108,7 +108,7 @@ where
             }
             Way::Around => {
                 let times = Times { expires: NEVER, extra: None };
-                (Held::new(Entry::new(value, &[], self.cache.stamps.now(), times, 1)), None)
+                (Entry::held(value, &[], self.cache.stamps.now(), times, 1), None)
             }
         };
         self.stats.stores.add(1);

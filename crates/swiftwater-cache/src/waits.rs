@@ -48,14 +48,14 @@ impl Home {
 
     /// There will be no more loads of the region.
     pub(crate) fn end(self) {
-        let mut waits = waits();
+        let mut waits = noted();
         waits.regions.0.remove(&self.region);
         waits.regions.0.values_mut().for_each(|onward| onward.retain(|region| *region != self.region));
     }
 
     /// Whether loads of the region have waited for each other, directly or not.
     pub(crate) fn is_on_ring(self) -> bool {
-        waits().regions.reaches(self.region, self.region)
+        noted().regions.reaches(self.region, self.region)
     }
 }
 
@@ -63,13 +63,13 @@ impl Home {
 pub(crate) static RINGS: Notify = Notify::const_new();
 
 /// Written only when a loader waits for another load. One for all caches, since a ring may pass through several.
-static WAITS: Mutex<Waits> = Mutex::new(Waits {
+static NOTED: Mutex<Noted> = Mutex::new(Noted {
     loads: Graph(BTreeMap::new()),
     carriers: BTreeMap::new(),
     regions: Graph(BTreeMap::new()),
 });
 
-struct Waits {
+struct Noted {
     /// Which running loads wait for which.
     loads: Graph<usize>,
     /// The load of many keys that makes the value of each: what is waited for on behalf of one of them it waits for.
@@ -104,10 +104,12 @@ impl<T: Copy + Ord> Graph<T> {
 
 /// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring of loads,
 /// so their values will not be stored, whatever they make of the error.
-pub(crate) fn wait<V, E>(
-    readers: &Readers,
-    flight: &Flight<V, E>,
-) -> Result<[Option<Waiting>; 2], LoadError<E>> {
+#[inline]
+pub(crate) fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadError<E>> {
+    if readers.is_empty() { Ok([None, None]) } else { note(readers, flight) }
+}
+
+fn note<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadError<E>> {
     let mut waiting = [None, None];
     for (place, reader) in readers.all().enumerate() {
         flight.want();
@@ -117,7 +119,7 @@ pub(crate) fn wait<V, E>(
             return Err(LoadError::Cycle);
         }
         let (waiter, target) = (reader.home().region, flight.scope().home().region);
-        let mut waits = waits();
+        let mut waits = noted();
         let onward = waits.regions.0.entry(waiter).or_default();
         if !onward.contains(&target) {
             onward.push(target);
@@ -131,6 +133,9 @@ pub(crate) fn wait<V, E>(
     Ok(waiting)
 }
 
+/// That readers wait.
+pub(crate) type Waits = [Option<Waiting>; 2];
+
 /// One load waits for another, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -142,7 +147,7 @@ impl Waiting {
     /// `None` if `target` waits, directly or not, for `waiter`.
     pub(crate) fn start(waiter: &Scope, target: &Scope) -> Option<Self> {
         let (waiter, target) = (waiter.id(), target.id());
-        let mut waits = waits();
+        let mut waits = noted();
         let waiter = waits.carriers.get(&waiter).copied().unwrap_or(waiter);
         if waiter == target || waits.loads.reaches(target, waiter) {
             return None;
@@ -154,14 +159,14 @@ impl Waiting {
     /// The load of one key waits for that of many, which makes its value.
     pub(crate) fn carried(waiter: &Scope, carrier: &Scope) -> Option<Self> {
         let waiting = Self::start(waiter, carrier)?;
-        waits().carriers.insert(waiting.waiter, waiting.target);
+        noted().carriers.insert(waiting.waiter, waiting.target);
         Some(waiting)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waits = waits();
+        let mut waits = noted();
         if waits.carriers.get(&self.waiter) == Some(&self.target) {
             waits.carriers.remove(&self.waiter);
         }
@@ -176,7 +181,7 @@ impl Drop for Waiting {
     }
 }
 
-fn waits() -> MutexGuard<'static, Waits> {
+fn noted() -> MutexGuard<'static, Noted> {
     // No foreign code runs under the lock.
-    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
+    NOTED.lock().unwrap_or_else(PoisonError::into_inner)
 }

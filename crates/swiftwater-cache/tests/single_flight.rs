@@ -24,6 +24,15 @@ fn ask(tasks: &mut JoinSet<Answer>, region: &Region<u64, u32>, gates: &Gates<u32
     });
 }
 
+/// Callers keep it in their own futures, whether it ever waits or not.
+#[test]
+fn the_future_of_a_call_is_small() {
+    let rows: Region<u64, u32> = region(&cache(), "rows");
+    let load = async |cx: swiftwater_cache::LoadCx<u64>| Ok(*cx.key() as u32);
+    let sizes = [size_of_val(&rows.get_or_load(&1, load)), size_of_val(&rows.fetch(&1))];
+    assert!(sizes.iter().all(|size| *size <= 256), "{sizes:?} bytes");
+}
+
 #[tokio::test]
 async fn a_hundred_callers_share_one_load() {
     let (cache, gates, mut tasks) = (cache(), Gates::new(), JoinSet::new());
