@@ -422,17 +422,25 @@ impl Shared {
         now: Tick,
         share: impl FnOnce() -> f64,
     ) -> Fate {
-        let stamps = &self.stamps;
-        if !stamps.current(&[Edge::ALL, region.edge().own()], stamp)
-            || !stamps.is_current_itself(&key, stamp)
-            || !stamps.current(edges, stamp)
-        {
+        if !self.current((region, &key), edges, stamp) {
             Fate::Stale
         } else if self.relaxed.is_quiet(stamp) {
             Fate::Clean
         } else {
             self.relaxed.fate(marks(region, key(), edges), stamp, now, share())
         }
+    }
+
+    /// Whether nothing strict has happened since to what it depends on.
+    pub(crate) fn current(
+        &self,
+        (region, key): (Dep, impl FnOnce() -> Dep),
+        edges: &[Edge],
+        stamp: Stamp,
+    ) -> bool {
+        self.stamps.current(&[Edge::ALL, region.edge().own()], stamp)
+            && self.stamps.is_current_itself(key, stamp)
+            && self.stamps.current(edges, stamp)
     }
 
     /// Whether a load of this key that started then, and depends on these, must not be stored.

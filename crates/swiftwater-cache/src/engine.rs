@@ -215,21 +215,35 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     {
         let Some(entry) = self.store.get(key) else { return Err(None) };
         // Where somebody is told of every lookup, none is that simple.
-        if self.state.load(Relaxed) == ON && self.is_plain(&entry) {
+        if self.state.load(Relaxed) == ON && self.is_plain(key, &entry) {
             self.stats.hits.add(1);
             return Ok(entry);
         }
         Err(Some(entry))
     }
 
-    /// Nothing has been invalidated, anywhere, since it was last found current, and its time has not come.
+    /// Its time has not come, and nothing has been invalidated, anywhere, since it was last found current; or at least
+    /// nothing that it depends on.
     #[inline]
-    fn is_plain(&self, entry: &Entry<V>) -> bool {
-        if entry.stamp() != self.cache.stamps.now() {
+    fn is_plain<Q: Hash + ?Sized>(&self, key: &Q, entry: &Entry<V>) -> bool {
+        let ticket = self.cache.stamps.now();
+        if entry.stamp() != ticket && !self.is_current(key, entry, ticket) {
             return false;
         }
         let due = entry.due();
         due == NEVER || self.clock.now() < due
+    }
+
+    /// Whether nothing that it depends on has moved up to the ticket, which was read before.
+    #[inline(never)]
+    fn is_current<Q: Hash + ?Sized>(&self, key: &Q, entry: &Entry<V>, ticket: Stamp) -> bool {
+        let stamp = entry.stamp();
+        let is_current =
+            self.cache.relaxed.is_quiet(stamp) && self.cache.current(self.names(key), entry.edges(), stamp);
+        if is_current && stamp < ticket {
+            entry.restamp(ticket);
+        }
+        is_current
     }
 
     /// The stored entry, if it may be served as fresh; the loads on whose behalf it is read depend on it, or on its
