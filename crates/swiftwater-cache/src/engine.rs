@@ -620,7 +620,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
     /// Stores an entry that was [made](Self::make) here, unless what it depends on has been invalidated since its stamp.
     fn put(
         &self,
-        mut flights: MutexGuard<'_, Flights<K, V, E>>,
+        flights: MutexGuard<'_, Flights<K, V, E>>,
         (key, spare): (K, Option<K>),
         entry: Held<V>,
         stamp: Stamp,
@@ -640,10 +640,11 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 entry.restamp(version);
             }
         }
+        // If the key's `Hash` or `Eq` panics, the locks go first and the values after them.
+        let (told, mut outgoing) = (entry.clone(), Evicted::default());
+        let mut flights = flights;
         let detached = flights.detach(&key);
         let advised = self.advisor(&key);
-        let told = (layered.is_some() || advised.is_some()).then(|| entry.clone());
-        let mut outgoing = Evicted::default();
         // Held off are loads, which may have read the past; who inserts has made the value.
         if self.servable(&key, &entry) {
             self.store.insert(key, entry, &mut outgoing);
@@ -659,16 +660,16 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
             self.cache.changed();
         }
         self.count_outgoing(&outgoing);
-        let stored = told.filter(|_| outgoing.stored);
         if let Some((advisor, hash)) = advised {
-            match &stored {
-                Some(entry) => advisor.store(hash, Birth::of(entry, self.clock.now()), true),
-                None => advisor.remove(hash),
+            if outgoing.stored {
+                advisor.store(hash, Birth::of(&told, self.clock.now()), true);
+            } else {
+                advisor.remove(hash);
             }
         }
         if let Some((below, key)) = layered {
-            if let Some(entry) = &stored {
-                below.keep(&key, entry, Moment::Filled, &NOTHING);
+            if outgoing.stored {
+                below.keep(&key, &told, Moment::Filled, &NOTHING);
             }
             self.demote(&outgoing);
         }

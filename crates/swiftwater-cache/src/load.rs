@@ -143,8 +143,7 @@ where
     }
 
     /// A load that is nobody else's business: the region is off, or the caller wants it otherwise than others do.
-    fn alone(self: &Arc<Self>, call: &mut Call<'_, K, V>) -> Landing<K, V, E> {
-        (call.old, call.fallback) = (None, None);
+    fn alone(self: &Arc<Self>, call: &Call<'_, K, V>) -> Landing<K, V, E> {
         Landing::new(self.clone(), call.key.clone(), Arc::new(Flight::new(self.home)), Past::default())
     }
 
@@ -166,10 +165,7 @@ where
 
     fn led<F>(&self, call: &mut Call<'_, K, V>, waiting: Waits, led: Led<V, E>) -> Step<K, V, E, F> {
         match led {
-            Led::Landed(result, flight) => {
-                drop(waiting);
-                Step::Ended(self.conclude(call, &flight, result))
-            }
+            Led::Landed(result, flight) => Step::Ended(self.conclude(call, &flight, result)),
             Led::Running(flight) => Step::Running(waiting, flight),
         }
     }
@@ -194,7 +190,7 @@ where
                             drop(waiting);
                             self.step(&mut call, load)
                         }
-                        result => Step::Ended(self.conclude_in_time(&mut call, waiting, &flight, result)),
+                        result => Step::Ended(self.conclude_in_time(&mut call, &flight, result)),
                     }
                 }
                 Step::Turn(waiting, landing, load) => {
@@ -202,7 +198,6 @@ where
                         Ok(Begun::Not(landing)) => match self.place(slice::from_ref(&landing)).await {
                             Some(place) => self.lead(&mut call, (waiting, landing), load, place),
                             None => {
-                                drop(waiting);
                                 drop(landing.refuse(LoadError::Busy));
                                 Step::Ended(self.instead(&mut call, Err(LoadError::Busy)))
                             }
@@ -211,9 +206,9 @@ where
                         Err(late) => Step::Ended(self.instead(&mut call, Err(late))),
                     }
                 }
-                Step::Running(waiting, flight) => {
+                Step::Running(_waiting, flight) => {
                     let result = self.landed(&flight, call.fallback.is_some()).await.cloned();
-                    Step::Ended(self.conclude_in_time(&mut call, waiting, &flight, result))
+                    Step::Ended(self.conclude_in_time(&mut call, &flight, result))
                 }
             };
         }
@@ -223,11 +218,9 @@ where
     fn conclude_in_time(
         &self,
         call: &mut Call<'_, K, V>,
-        waiting: Waits,
         flight: &Flight<V, E>,
         result: Result<Landed<V, E>, LoadError<E>>,
     ) -> Answer<V, E> {
-        drop(waiting);
         match result {
             Ok(result) => self.conclude(call, flight, result),
             Err(late) => self.instead(call, Err(late)),
@@ -366,8 +359,7 @@ struct Call<'a, K, V> {
     fallback: Option<Held<V>>,
 }
 
-/// How far a loading call has come without waiting. Who waits for a flight says so for as long as he has it: the next load may
-/// be where that one was.
+/// How far a loading call has come without waiting.
 enum Step<K: Hash + Eq, V, E, F> {
     Ended(Answer<V, E>),
     /// It has joined a load.

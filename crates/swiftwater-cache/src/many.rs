@@ -185,8 +185,7 @@ where
                     None => landings.into_iter().for_each(|landing| drop(landing.refuse(LoadError::Busy))),
                 }
             }
-            // Borrowed: each is held for as long as it is noted that it is waited for, since the next load may get its address.
-            for &(place, ref flight, ours) in &flights {
+            for (place, flight, ours) in flights {
                 let result = flight.landed().await;
                 if !ours {
                     self.stats.joins.add(1);
@@ -194,7 +193,7 @@ where
                         continue; // in the next round
                     }
                 }
-                self.inherit(&readers, &keys[place], flight, result);
+                self.inherit(&readers, &keys[place], &flight, result);
                 let result = match result {
                     // It had to wait, and was dropped for want of a place where it could.
                     Err(LoadError::Aborted) if Handle::try_current().is_err() => Err(LoadError::NoRuntime),
@@ -316,7 +315,7 @@ async fn load_missing<K, V, E, F, Fut, M>(
         Some(limit) => within(limit, loading).await,
     };
     drop(place); // first: who is told that the load has ended, and asks for the next, finds room
-    drop(waiting); // before the scopes may be those of other loads
+    drop(waiting);
     let mut values = match loaded {
         Ok(Got::Loaded(loaded)) => Ok(loaded.into_iter().collect::<HashMap<K, V>>()),
         Ok(Got::Absent | Got::Found(_)) => Ok(HashMap::new()), // not what it is mapped to above

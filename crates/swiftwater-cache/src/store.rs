@@ -80,9 +80,13 @@ impl<K, V> Store<K, V> {
             .build()
             .expect("both capacities are given");
         let map = Cache::with_options(options, Weight, hasher, Outgoing(index.clone()));
-        // Its slab grows by doubling, and once it is full it holds half as many keys again, of what has left. Begun with an
-        // eighth of a capacity, here a quarter of that, it ends no larger than it has to be; `reserve` doubles what it is told.
-        map.reserve(entries / 16 * 3 + entries / 64 + 8);
+        // Its slab grows by doubling, and once it is full it holds half as many keys again, of what has left. Begun with that,
+        // and a bit more, divided by a power of two, it ends no larger than it has to be. `reserve` doubles what it is told.
+        let mut first = entries / 16 * 3 + entries / 64;
+        while first > MOST_RESERVED {
+            first /= 2;
+        }
+        map.reserve(first.max(LEAST_RESERVED));
         Self { map: Map::Quick(map), index }
     }
 
@@ -265,6 +269,10 @@ where
 {
     ask(moka::Wanted { hash: hasher.hash_one(key), is: &|own: &K| own.borrow() == key })
 }
+
+/// So many entries have room from the start, at most and at least: half a MiB, as a rule untouched until they come.
+const MOST_RESERVED: usize = 1 << 13;
+const LEAST_RESERVED: usize = 8;
 
 /// The weight that the entry carries.
 #[derive(Clone)]

@@ -73,7 +73,7 @@ struct Noted {
     /// Which running loads wait for which.
     loads: Graph<usize>,
     /// The load of many keys that makes the value of each: what is waited for on behalf of one of them it waits for.
-    carriers: BTreeMap<usize, usize>,
+    carriers: BTreeMap<usize, Scope>,
     /// Loads of which regions have ever waited for loads of which.
     regions: Graph<u64>,
 }
@@ -136,30 +136,30 @@ fn note<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadErr
 /// That readers wait.
 pub(crate) type Waits = [Option<Waiting>; 2];
 
-/// One load waits for another, until this is dropped.
+/// One load waits for another, until this is dropped. It holds both, so that no other load gets the address of one of them while
+/// it is noted.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    waiter: usize,
-    target: usize,
+    waiter: Scope,
+    target: Scope,
 }
 
 impl Waiting {
     /// `None` if `target` waits, directly or not, for `waiter`.
     pub(crate) fn start(waiter: &Scope, target: &Scope) -> Option<Self> {
-        let (waiter, target) = (waiter.id(), target.id());
         let mut waits = noted();
-        let waiter = waits.carriers.get(&waiter).copied().unwrap_or(waiter);
-        if waiter == target || waits.loads.reaches(target, waiter) {
+        let waiter = waits.carriers.get(&waiter.id()).unwrap_or(waiter).clone();
+        if waiter.id() == target.id() || waits.loads.reaches(target.id(), waiter.id()) {
             return None;
         }
-        waits.loads.0.entry(waiter).or_default().push(target);
-        Some(Self { waiter, target })
+        waits.loads.0.entry(waiter.id()).or_default().push(target.id());
+        Some(Self { waiter, target: target.clone() })
     }
 
     /// The load of one key waits for that of many, which makes its value.
     pub(crate) fn carried(waiter: &Scope, carrier: &Scope) -> Option<Self> {
         let waiting = Self::start(waiter, carrier)?;
-        noted().carriers.insert(waiting.waiter, waiting.target);
+        noted().carriers.insert(waiting.waiter.id(), waiting.target.clone());
         Some(waiting)
     }
 }
@@ -167,15 +167,16 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut waits = noted();
-        if waits.carriers.get(&self.waiter) == Some(&self.target) {
-            waits.carriers.remove(&self.waiter);
+        let (waiter, target) = (self.waiter.id(), self.target.id());
+        if waits.carriers.get(&waiter).is_some_and(|carrier| carrier.id() == target) {
+            waits.carriers.remove(&waiter);
         }
-        if let Some(targets) = waits.loads.0.get_mut(&self.waiter) {
-            if let Some(place) = targets.iter().position(|target| *target == self.target) {
+        if let Some(targets) = waits.loads.0.get_mut(&waiter) {
+            if let Some(place) = targets.iter().position(|other| *other == target) {
                 targets.swap_remove(place);
             }
             if targets.is_empty() {
-                waits.loads.0.remove(&self.waiter);
+                waits.loads.0.remove(&waiter);
             }
         }
     }

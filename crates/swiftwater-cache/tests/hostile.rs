@@ -6,6 +6,11 @@ use std::{
     cell::Cell,
     hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
     time::Duration,
 };
 
@@ -73,6 +78,49 @@ async fn a_key_whose_hash_panics_as_its_load_lands_leaves_nobody_waiting() {
     assert!(rows.get(&Key(1)).is_none(), "not stored");
     assert_eq!(*rows.get_or_load(&Key(1), async |_| Ok(2)).await.expect("loads anew"), 2);
     assert_eq!(rows.get(&Key(1)).map(|hit| *hit), Some(2));
+}
+
+/// A small key whose hashing panics as long as it is told to.
+#[derive(Clone, PartialEq, Eq)]
+struct Evicted(u64);
+
+static EVICTED_PANICS: AtomicBool = AtomicBool::new(false);
+
+impl Hash for Evicted {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        assert!(self.0 >= 1000 || !EVICTED_PANICS.load(Relaxed), "the evicted key's own");
+        self.0.hash(state);
+    }
+}
+
+/// Reads its region when dropped.
+struct Reads(Option<(Region<Evicted, Self>, mpsc::Sender<&'static str>)>);
+
+impl Drop for Reads {
+    fn drop(&mut self) {
+        if let Some((rows, tell)) = self.0.take() {
+            assert!(rows.get(&Evicted(2000)).is_none());
+            tell.send("read").expect("the test waits");
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(swiftwater_moka, ignore = "moka hashes no key that it evicts")]
+fn a_value_whose_insert_panics_is_dropped_where_its_region_can_be_read() {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let rows: Region<Evicted, Reads> = cache().region("rows").memory(32).build().expect("valid");
+        (0..32).for_each(|key| rows.insert(Evicted(key), Reads(None)));
+        EVICTED_PANICS.store(true, Relaxed);
+        let value = Reads(Some((rows.clone(), tell.clone())));
+        let inserted = catch_unwind(AssertUnwindSafe(|| rows.insert(Evicted(1000), value)));
+        tell.send(if inserted.is_err() { "panicked" } else { "inserted" }).expect("the test waits");
+        EVICTED_PANICS.store(false, Relaxed);
+    });
+    // It would hang.
+    let next = || told.recv_timeout(Duration::from_secs(60));
+    assert_eq!((next(), next()), (Ok("read"), Ok("panicked")));
 }
 
 #[tokio::test]

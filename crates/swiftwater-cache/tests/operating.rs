@@ -34,6 +34,13 @@ fn nonsense_is_refused_by_name_and_value() {
         cache.region("rows").memory(1 << 53).ttl(std::time::Duration::MAX).build().expect("valid");
     extreme.insert(1, 1);
     assert!(extreme.get(&1).is_some());
+    drop(extreme);
+    for entries in [1, 1 << 36, 1 << 53, usize::MAX] {
+        let extreme: Region<u64, u32> =
+            cache.region("rows").expected_entries(entries).build().expect("valid");
+        extreme.insert(1, 1);
+        assert!(extreme.get(&1).is_some());
+    }
 }
 
 #[test]
