@@ -209,6 +209,30 @@ async fn too_many_dependencies_are_kept_by_kind_and_none_is_forgotten() {
     assert!(rows.get(&1).is_some(), "another kind");
 }
 
+/// So that what an entry takes is bounded.
+#[test]
+fn an_entry_keeps_each_once_and_no_more_than_so_many_whatever_they_lie_under() {
+    let cache = cache();
+    let pages: Region<u64, u32> = region(&cache, "pages");
+    let kept = |count: usize, twice: bool| {
+        pages.insert_with(1, 1, |entry| {
+            for product in 0..count {
+                entry.depends_on(dep!("product", product));
+                if twice {
+                    entry.depends_on(dep!("product", product));
+                }
+            }
+        });
+        pages.explain(&1).dependencies
+    };
+    assert_eq!([kept(1, true), kept(2, true), kept(5, true)], [1, 2, 5]);
+    for product in 0..MAX_EDGES {
+        cache.link(dep!("product", product), dep!("category", product)).unwrap();
+    }
+    assert_eq!(kept(2, true), 4);
+    assert!(kept(MAX_EDGES * 2 / 3, false) <= MAX_EDGES);
+}
+
 #[tokio::test]
 async fn at_the_limit_dependencies_are_still_exact() {
     let cache = cache();

@@ -3,13 +3,16 @@
 mod common;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    future::Future,
     hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc,
     },
+    task::{Context, Waker},
     thread,
     time::Duration,
 };
@@ -17,7 +20,10 @@ use std::{
 use common::{Gates, cache, readings, region, settle};
 use swiftwater_cache::{Cache, LoadCx, LoadError, Region, dep};
 use swiftwater_core::Clock;
-use tokio::task::JoinSet;
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::timeout,
+};
 
 thread_local! {
     static PANICS: Cell<bool> = const { Cell::new(false) };
@@ -80,6 +86,48 @@ async fn a_key_whose_hash_panics_as_its_load_lands_leaves_nobody_waiting() {
     assert_eq!(rows.get(&Key(1)).map(|hit| *hit), Some(2));
 }
 
+thread_local! {
+    static ON_CLONE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// A key that does something when it is cloned, once told to.
+#[derive(PartialEq, Eq, Hash)]
+struct Meddling(u64);
+
+impl Clone for Meddling {
+    fn clone(&self) -> Self {
+        ON_CLONE.take().into_iter().for_each(|meddle| meddle());
+        Self(self.0)
+    }
+}
+
+fn load_at_once(rows: &Region<Meddling, u32>, value: u32) {
+    let load = rows.get_or_load(&Meddling(1), async move |cx| {
+        cx.depends_on(dep!("row", 1));
+        Ok(value)
+    });
+    assert!(pin!(load).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+}
+
+#[tokio::test]
+async fn a_load_depends_on_what_was_stored_between_its_look_and_its_turn() {
+    let cache = cache();
+    let rows: Region<Meddling, u32> = cache.region("rows").build().expect("valid");
+    let sums: Region<u64, u32> = region(&cache, "sums");
+    let reading = rows.clone();
+    let load = async move |_: LoadCx<u64>| {
+        let loading = reading.clone();
+        // Somebody else's load, on another thread.
+        let meddle = move || thread::spawn(move || load_at_once(&loading, 5)).join().expect("no panic");
+        ON_CLONE.set(Some(Box::new(meddle)));
+        Ok(*reading.get_or_load(&Meddling(1), async |_| Ok(7)).await?)
+    };
+    assert_eq!(*sums.get_or_load(&1, load).await.expect("no loader fails"), 5, "what was stored meanwhile");
+    assert!(sums.get(&1).is_some());
+    cache.invalidate(dep!("row", 1));
+    assert!(sums.get(&1).is_none());
+}
+
 /// A small key whose hashing panics as long as it is told to.
 #[derive(Clone, PartialEq, Eq)]
 struct Evicted(u64);
@@ -93,34 +141,34 @@ impl Hash for Evicted {
     }
 }
 
-/// Reads its region when dropped.
-struct Reads(Option<(Region<Evicted, Self>, mpsc::Sender<&'static str>)>);
+/// Uses its region when dropped, with every lock that its own insert takes.
+struct Uses(Option<(Region<Evicted, Self>, mpsc::Sender<&'static str>)>);
 
-impl Drop for Reads {
+impl Drop for Uses {
     fn drop(&mut self) {
         if let Some((rows, tell)) = self.0.take() {
-            assert!(rows.get(&Evicted(2000)).is_none());
-            tell.send("read").expect("the test waits");
+            rows.invalidate(&Evicted(1000));
+            tell.send("used").expect("the test waits");
         }
     }
 }
 
 #[test]
 #[cfg_attr(swiftwater_moka, ignore = "moka hashes no key that it evicts")]
-fn a_value_whose_insert_panics_is_dropped_where_its_region_can_be_read() {
+fn a_value_whose_insert_panics_is_dropped_where_its_region_can_be_used() {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
-        let rows: Region<Evicted, Reads> = cache().region("rows").memory(32).build().expect("valid");
-        (0..32).for_each(|key| rows.insert(Evicted(key), Reads(None)));
+        let rows: Region<Evicted, Uses> = cache().region("rows").memory(32).build().expect("valid");
+        (0..32).for_each(|key| rows.insert(Evicted(key), Uses(None)));
         EVICTED_PANICS.store(true, Relaxed);
-        let value = Reads(Some((rows.clone(), tell.clone())));
+        let value = Uses(Some((rows.clone(), tell.clone())));
         let inserted = catch_unwind(AssertUnwindSafe(|| rows.insert(Evicted(1000), value)));
         tell.send(if inserted.is_err() { "panicked" } else { "inserted" }).expect("the test waits");
         EVICTED_PANICS.store(false, Relaxed);
     });
     // It would hang.
     let next = || told.recv_timeout(Duration::from_secs(60));
-    assert_eq!((next(), next()), (Ok("read"), Ok("panicked")));
+    assert_eq!((next(), next()), (Ok("used"), Ok("panicked")));
 }
 
 #[tokio::test]
@@ -144,6 +192,22 @@ async fn a_ring_through_a_region_that_is_off_is_an_error_and_not_a_hang() {
         Ok(*inner.get_or_load(&1, load).await?)
     };
     assert!(matches!(on.get_or_load(&1, load).await, Err(LoadError::Loader(_))));
+}
+
+/// Where each of them goes on in a task of its own before the ring closes.
+#[tokio::test(start_paused = true)]
+async fn a_ring_of_loads_that_wait_is_an_error_and_not_a_hang() {
+    let rows: Region<u64, u32> = region(&cache(), "rows");
+    let (inner, back) = (rows.clone(), rows.clone());
+    let load = async move |_: LoadCx<u64>| {
+        let load = async move |_: LoadCx<u64>| {
+            yield_now().await;
+            Ok(*back.get_or_load(&1, async |_| Ok(1)).await?)
+        };
+        Ok(*inner.get_or_load(&2, load).await?)
+    };
+    let loaded = timeout(Duration::from_secs(60), rows.get_or_load(&1, load)).await;
+    assert!(matches!(loaded.expect("it ends"), Err(LoadError::Loader(_))));
 }
 
 #[tokio::test]
@@ -193,8 +257,8 @@ async fn a_load_that_is_put_aside_and_dropped_is_not_waited_for() {
                 };
                 {
                     let mut other = Box::pin(asking.get_or_load(&2, load));
-                    let waker = std::task::Waker::noop();
-                    assert!(other.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+                    let waker = Waker::noop();
+                    assert!(other.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
                 } // gone: 1 waits for 2 no longer, which goes on by itself
                 Ok(gates.pass(1).await)
             };

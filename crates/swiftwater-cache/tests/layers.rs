@@ -180,6 +180,16 @@ async fn an_inserted_value_goes_to_the_layer_too() {
 }
 
 #[tokio::test]
+async fn what_is_inserted_for_no_time_goes_nowhere() {
+    let (cache, _hand) = manual();
+    let prices = small(&cache, Shelf::new());
+    prices.insert_with(1, Price { cents: 30 }, |entry| entry.ttl(Duration::ZERO));
+    settle().await;
+    assert_eq!(readings(&prices)["shelf/puts"], 0.0);
+    assert_eq!(load(&prices, 1, 40).await.cents, 40);
+}
+
+#[tokio::test]
 async fn what_the_layer_has_lends_its_dependencies() {
     let (cache, _hand) = manual();
     let prices = small(&cache, Shelf::new());

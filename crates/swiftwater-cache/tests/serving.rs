@@ -130,6 +130,24 @@ async fn a_failed_load_is_made_good_by_what_there_was_and_not_tried_again_at_onc
 }
 
 #[tokio::test]
+async fn a_load_for_which_there_is_no_place_is_made_good_by_what_there_was() {
+    let (_, prices, hand) = prices(|region| region.max_loads(1, Excess::Fail).fail_safe(10 * MINUTE, SECOND));
+    load(&prices, 1).await;
+    hand.advance(MINUTE);
+    let gates = Gates::<u32>::new();
+    let (source, region) = (gates.clone(), prices.clone());
+    spawn(async move { drop(region.get_or_load(&2, async move |_| Ok(source.pass(2).await)).await) });
+    settle().await;
+    let old = load(&prices, 2).await;
+    assert!(old.is_stale() && old == 1);
+    assert!(
+        matches!(prices.get_or_load(&3, async |_| Ok(3)).await, Err(LoadError::Busy)),
+        "there is nothing"
+    );
+    gates.open(2);
+}
+
+#[tokio::test]
 async fn what_was_invalidated_while_the_load_ran_does_not_make_good_for_it() {
     let (cache, prices, hand) = prices(|region| region.fail_safe(10 * MINUTE, SECOND));
     prices.insert_with(1, 1, |entry| entry.depends_on(dep!("tariff")));
