@@ -226,8 +226,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
     /// admission policy, TinyLFU: what is new only takes the place of what was asked for less often, so that a scan
     /// evicts next to nothing.
     ///
-    /// Costs, where both were measured bare (`benches/results/versus-cache.md` in the repository): a hit 19 times as much, a tenth of the hits a
-    /// second with two threads, an insert that evicts 17 times as much, and 227 bytes per entry against 102; and here another
+    /// Costs, where both were measured bare (`benches/results/versus-cache.md` in the repository): a hit 11 times as much, an eighth of the hits a
+    /// second with two threads, an insert that evicts 16 times as much, and 227 bytes per entry against 102; and here another
     /// block of 32 bytes per entry. On six traces its hit ratio was up to 16 points higher and up to 13 lower, so measure yours.
     ///
     /// What differs besides: moka evicts when its maintenance is due, so the weight overshoots under bursts, by hundreds of
