@@ -41,7 +41,7 @@ use crate::{
     load::{Begun, Got, Landing, sleep, within},
     policy::Timeouts,
     sink::{Failure, FlushError, Limits, call},
-    skip::Skip,
+    skip::{NOTHING, Skip},
 };
 
 pub(crate) struct Line<K, V, E> {
@@ -562,10 +562,9 @@ where
         }
         let (unwritten, mut landings): (Vec<_>, Vec<_>) =
             landings.into_iter().partition(|landing| self.is_unwritten(&landing.key));
-        let skip = Skip::new();
         let mut waits: Vec<_> = unwritten
             .into_iter()
-            .map(|landing| Box::pin(self.after_pending_write(landing, false, &skip)))
+            .map(|landing| Box::pin(self.after_pending_write(landing, false, &NOTHING)))
             .collect();
         poll_fn(|cx| {
             waits.retain_mut(|wait| match wait.as_mut().poll(cx) {

@@ -249,7 +249,8 @@ impl<K, V, E> RegionBuilder<K, V, E> {
         self
     }
 
-    /// About how many entries the capacity holds, for sizing shards and the history that eviction learns from.
+    /// About how many entries the capacity holds, for sizing shards, the history that eviction learns from, and the room that
+    /// is reserved at first.
     /// Default: the capacity, or a 1024th of it with a weigher, at most a million either way.
     pub fn expected_entries(mut self, entries: usize) -> Self {
         self.expected_entries = Some(entries);

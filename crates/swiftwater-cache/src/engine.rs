@@ -206,7 +206,7 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         }
     }
 
-    /// The stored entry, if two words say that it may be served; or, whatever else there is, uncounted.
+    /// The stored entry, if two words or its cells say that it may be served; or, whatever else there is, uncounted.
     #[inline]
     pub(crate) fn try_hit<Q>(&self, key: &Q) -> Result<Held<V>, Option<Held<V>>>
     where
@@ -626,6 +626,9 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
         stamp: Stamp,
         since: Since,
     ) {
+        // If the key's `Hash` or `Eq` panics, the locks go first and the values after them.
+        let (told, mut outgoing) = (entry.clone(), Evicted::default());
+        let mut flights = flights;
         let changed = self.key_dep(&key);
         let layered = self.below.as_ref().zip(spare);
         if layered.is_some() {
@@ -640,9 +643,6 @@ impl<K: Hash + Eq, V, E> Engine<K, V, E> {
                 entry.restamp(version);
             }
         }
-        // If the key's `Hash` or `Eq` panics, the locks go first and the values after them.
-        let (told, mut outgoing) = (entry.clone(), Evicted::default());
-        let mut flights = flights;
         let detached = flights.detach(&key);
         let advised = self.advisor(&key);
         // Held off are loads, which may have read the past; who inserts has made the value.

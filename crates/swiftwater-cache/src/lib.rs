@@ -83,7 +83,7 @@
 //!
 //! An entry costs its key, its value, 56 bytes and the store's own overhead, with up to two dependencies; with more,
 //! another block; with `idle`, `refresh_after`, `fail_safe`, `usage` or an `invalidation_policy`, two. The version cells cost half a
-//! MiB per cache, and 0.3 ms when it is built, since they are written to once. There is no background task but where `refresh_every` asks for one: pending and background loads run in
+//! MiB per cache, and are written to once when it is built. There is no background task but where `refresh_every` asks for one: pending and background loads run in
 //! tasks of the current runtime, writes to layers as well, those behind in one per region while any are pending, and
 //! [`Cache::sweep`] when it is called.
 //!

@@ -21,14 +21,14 @@ use crate::{
     entry::{Held, Hit},
     error::LoadError,
     flight::{Flight, Landed},
-    lane::{Excess, Place},
+    lane::{Excess, Lane, Place},
     policy::Past,
     scope::{LoadCx, Loading, NEVER, Readers, Scope},
     skip::Skip,
     stamps::Stamp,
     store::Evicted,
     sync::Handle,
-    waits::{Waits, wait},
+    waits::{Notes, wait},
 };
 
 impl<K, V, E> Engine<K, V, E>
@@ -135,7 +135,7 @@ where
             Ok(waiting) => waiting,
             Err(ring) => return Step::Ended(Err(ring)),
         };
-        let place = if self.is_unwritten(&landing.key) { None } else { self.place_at_once() };
+        let place = if self.is_unwritten(&landing.key) { None } else { self.place_at_once().ok() };
         match place {
             Some(place) => self.lead(call, (waiting, landing), load, place),
             None => Step::Turn(waiting, landing, load),
@@ -150,7 +150,7 @@ where
     fn lead<F, Fut>(
         &self,
         call: &mut Call<'_, K, V>,
-        (waiting, landing): (Waits, Landing<K, V, E>),
+        (waiting, landing): (Notes, Landing<K, V, E>),
         load: F,
         place: Option<Place>,
     ) -> Step<K, V, E, F>
@@ -163,9 +163,9 @@ where
         self.led(call, waiting, led)
     }
 
-    fn led<F>(&self, call: &mut Call<'_, K, V>, waiting: Waits, led: Led<V, E>) -> Step<K, V, E, F> {
+    fn led<F>(&self, call: &mut Call<'_, K, V>, waiting: Notes, led: Led<V, E>) -> Step<K, V, E, F> {
         match led {
-            Led::Landed(result, flight) => Step::Ended(self.conclude(call, &flight, result)),
+            Led::Landed(result, flight) => Step::Ended(self.conclude(call, &flight, Ok(result))),
             Led::Running(flight) => Step::Running(waiting, flight),
         }
     }
@@ -190,7 +190,7 @@ where
                             drop(waiting);
                             self.step(&mut call, load)
                         }
-                        result => Step::Ended(self.conclude_in_time(&mut call, &flight, result)),
+                        result => Step::Ended(self.conclude(&mut call, &flight, result)),
                     }
                 }
                 Step::Turn(waiting, landing, load) => {
@@ -208,33 +208,23 @@ where
                 }
                 Step::Running(_waiting, flight) => {
                     let result = self.landed(&flight, call.fallback.is_some()).await.cloned();
-                    Step::Ended(self.conclude_in_time(&mut call, &flight, result))
+                    Step::Ended(self.conclude(&mut call, &flight, result))
                 }
             };
         }
     }
 
     /// What the caller gets, who has waited for the flight; an error if not until its end.
-    fn conclude_in_time(
+    fn conclude(
         &self,
         call: &mut Call<'_, K, V>,
         flight: &Flight<V, E>,
         result: Result<Landed<V, E>, LoadError<E>>,
     ) -> Answer<V, E> {
-        match result {
-            Ok(result) => self.conclude(call, flight, result),
-            Err(late) => self.instead(call, Err(late)),
+        if let Ok(result) = &result {
+            self.inherit(&call.readers, &call.key, flight, result);
         }
-    }
-
-    fn conclude(
-        &self,
-        call: &mut Call<'_, K, V>,
-        flight: &Flight<V, E>,
-        result: Landed<V, E>,
-    ) -> Answer<V, E> {
-        self.inherit(&call.readers, &call.key, flight, &result);
-        self.instead(call, result)
+        self.instead(call, result.and_then(|result| result))
     }
 
     fn instead(&self, call: &mut Call<'_, K, V>, result: Landed<V, E>) -> Answer<V, E> {
@@ -288,7 +278,7 @@ where
         if self.is_unwritten(&key) {
             return; // as below, for less
         }
-        let Some(place) = self.place_at_once() else { return }; // somebody else will ask
+        let Ok(place) = self.place_at_once() else { return }; // somebody else will ask
         if let Boarded::Leads(landing) = self.board(&key, Some(old)) {
             // Asked for now that a later store would take the load out of the table.
             if self.is_unwritten(&landing.key) {
@@ -303,21 +293,21 @@ where
         }
     }
 
-    /// A place in the lane, if there is a lane; `None` if it is full.
-    fn place_at_once(&self) -> Option<Option<Place>> {
+    /// A place in the lane, if there is a lane; or the lane, if it is full.
+    fn place_at_once(&self) -> Result<Option<Place>, &Lane> {
         match &self.lane {
-            None => Some(None),
-            Some(lane) => lane.try_enter().map(Some),
+            None => Ok(None),
+            Some(lane) => lane.try_enter().map(Some).ok_or(lane),
         }
     }
 
     /// A place in the lane for one load of all these, if there is a lane, and none of them has to go without; `None` if it
     /// is full and the load is not to wait.
     pub(crate) async fn place(&self, landings: &[Landing<K, V, E>]) -> Option<Option<Place>> {
-        if let Some(place) = self.place_at_once() {
-            return Some(place);
-        }
-        let lane = self.lane.as_ref()?; // never none here
+        let lane = match self.place_at_once() {
+            Ok(place) => return Some(place),
+            Err(lane) => lane,
+        };
         // In this order: the first takes the lock under which others say that they want it.
         let goes_without =
             || self.home.is_on_ring() && landings.iter().any(|landing| landing.flight().is_wanted());
@@ -363,11 +353,11 @@ struct Call<'a, K, V> {
 enum Step<K: Hash + Eq, V, E, F> {
     Ended(Answer<V, E>),
     /// It has joined a load.
-    Joined(Waits, Arc<Flight<V, E>>, F),
+    Joined(Notes, Arc<Flight<V, E>>, F),
     /// Its load goes on in a task.
-    Running(Waits, Arc<Flight<V, E>>),
+    Running(Notes, Arc<Flight<V, E>>),
     /// Its load has to wait before it begins: for a write of the key, or for a place.
-    Turn(Waits, Landing<K, V, E>, F),
+    Turn(Notes, Landing<K, V, E>, F),
 }
 
 /// What a load gives.

@@ -12,6 +12,7 @@ pub struct Skip {
     layers: Layers,
 }
 
+/// As most calls.
 pub(crate) static NOTHING: Skip = Skip {
     memory: false,
     #[cfg(feature = "layers")]

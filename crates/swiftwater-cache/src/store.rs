@@ -270,7 +270,7 @@ where
     ask(moka::Wanted { hash: hasher.hash_one(key), is: &|own: &K| own.borrow() == key })
 }
 
-/// So many entries have room from the start, at most and at least: half a MiB, as a rule untouched until they come.
+/// Bounds of what `reserve` is told: half a MiB at most, where keys take eight bytes, as a rule untouched until it is used.
 const MOST_RESERVED: usize = 1 << 13;
 const LEAST_RESERVED: usize = 8;
 

@@ -27,7 +27,7 @@ use crate::{
     load::sleep,
     relaxed::Fate,
     scope::NEVER,
-    skip::Skip,
+    skip::{NOTHING, Skip},
     stamps::Stamp,
     tier::{Fill, Tier},
 };
@@ -216,7 +216,7 @@ where
                     place.count(bytes.as_ref());
                     let Some(bytes) = bytes else { continue };
                     if let Some(found) = self.judge(place, &keys[number], &bytes) {
-                        self.rise(at, &keys[number], &found, &Skip::new());
+                        self.rise(at, &keys[number], &found, &NOTHING);
                         all[number] = Some(found);
                     }
                 }

@@ -48,14 +48,14 @@ impl Home {
 
     /// There will be no more loads of the region.
     pub(crate) fn end(self) {
-        let mut waits = noted();
+        let mut waits = waits();
         waits.regions.0.remove(&self.region);
         waits.regions.0.values_mut().for_each(|onward| onward.retain(|region| *region != self.region));
     }
 
     /// Whether loads of the region have waited for each other, directly or not.
     pub(crate) fn is_on_ring(self) -> bool {
-        noted().regions.reaches(self.region, self.region)
+        waits().regions.reaches(self.region, self.region)
     }
 }
 
@@ -63,13 +63,13 @@ impl Home {
 pub(crate) static RINGS: Notify = Notify::const_new();
 
 /// Written only when a loader waits for another load. One for all caches, since a ring may pass through several.
-static NOTED: Mutex<Noted> = Mutex::new(Noted {
+static WAITS: Mutex<Waits> = Mutex::new(Waits {
     loads: Graph(BTreeMap::new()),
     carriers: BTreeMap::new(),
     regions: Graph(BTreeMap::new()),
 });
 
-struct Noted {
+struct Waits {
     /// Which running loads wait for which.
     loads: Graph<usize>,
     /// The load of many keys that makes the value of each: what is waited for on behalf of one of them it waits for.
@@ -105,11 +105,11 @@ impl<T: Copy + Ord> Graph<T> {
 /// Notes that the readers wait for the flight. What they are made of can no longer be known if that closes a ring of loads,
 /// so their values will not be stored, whatever they make of the error.
 #[inline]
-pub(crate) fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadError<E>> {
+pub(crate) fn wait<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Notes, LoadError<E>> {
     if readers.is_empty() { Ok([None, None]) } else { note(readers, flight) }
 }
 
-fn note<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadError<E>> {
+fn note<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Notes, LoadError<E>> {
     let mut waiting = [None, None];
     for (place, reader) in readers.all().enumerate() {
         flight.want();
@@ -119,7 +119,7 @@ fn note<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadErr
             return Err(LoadError::Cycle);
         }
         let (waiter, target) = (reader.home().region, flight.scope().home().region);
-        let mut waits = noted();
+        let mut waits = waits();
         let onward = waits.regions.0.entry(waiter).or_default();
         if !onward.contains(&target) {
             onward.push(target);
@@ -133,8 +133,8 @@ fn note<V, E>(readers: &Readers, flight: &Flight<V, E>) -> Result<Waits, LoadErr
     Ok(waiting)
 }
 
-/// That readers wait.
-pub(crate) type Waits = [Option<Waiting>; 2];
+/// What is noted of the readers, of whom there are two at most.
+pub(crate) type Notes = [Option<Waiting>; 2];
 
 /// One load waits for another, until this is dropped. It holds both, so that no other load gets the address of one of them while
 /// it is noted.
@@ -147,7 +147,7 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// `None` if `target` waits, directly or not, for `waiter`.
     pub(crate) fn start(waiter: &Scope, target: &Scope) -> Option<Self> {
-        let mut waits = noted();
+        let mut waits = waits();
         let waiter = waits.carriers.get(&waiter.id()).unwrap_or(waiter).clone();
         if waiter.id() == target.id() || waits.loads.reaches(target.id(), waiter.id()) {
             return None;
@@ -159,14 +159,14 @@ impl Waiting {
     /// The load of one key waits for that of many, which makes its value.
     pub(crate) fn carried(waiter: &Scope, carrier: &Scope) -> Option<Self> {
         let waiting = Self::start(waiter, carrier)?;
-        noted().carriers.insert(waiting.waiter.id(), waiting.target.clone());
+        waits().carriers.insert(waiting.waiter.id(), waiting.target.clone());
         Some(waiting)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waits = noted();
+        let mut waits = waits();
         let (waiter, target) = (self.waiter.id(), self.target.id());
         if waits.carriers.get(&waiter).is_some_and(|carrier| carrier.id() == target) {
             waits.carriers.remove(&waiter);
@@ -182,7 +182,7 @@ impl Drop for Waiting {
     }
 }
 
-fn noted() -> MutexGuard<'static, Noted> {
+fn waits() -> MutexGuard<'static, Waits> {
     // No foreign code runs under the lock.
-    NOTED.lock().unwrap_or_else(PoisonError::into_inner)
+    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -71,20 +71,23 @@ async fn abandon(
     got.lock().unwrap().take()
 }
 
+/// A call whose load waits, and gives a value that is not stored.
+fn loads(rows: Region<u64, Last>, gates: Gates<()>, value: Last) -> Call {
+    let load = async move |cx: LoadCx<u64>| {
+        gates.pass(5).await;
+        cx.ttl(Duration::ZERO);
+        Ok(value)
+    };
+    Box::pin(async move { drop(rows.get_or_load(&5, load).await) })
+}
+
 #[tokio::test]
 async fn one_whose_load_has_ended_closes_no_ring() {
     let cache = cache();
     let rows: Region<u64, Last> = region(&cache, "rows");
     let gates = Gates::new();
     let source = gates.clone();
-    let call = move |last| -> Call {
-        let load = async move |cx: LoadCx<u64>| {
-            source.pass(5).await;
-            cx.ttl(Duration::ZERO);
-            Ok(last)
-        };
-        Box::pin(async move { drop(rows.get_or_load(&5, load).await) })
-    };
+    let call = move |last| loads(rows, source, last);
     assert_eq!(abandon(&cache, call, || gates.open(())).await, Some(Ok(3)));
 }
 
@@ -95,14 +98,8 @@ async fn one_that_has_joined_a_load_that_has_ended_closes_no_ring() {
     let gates = Gates::new();
     let source = gates.clone();
     let call = move |last| -> Call {
-        let load = async move |cx: LoadCx<u64>| {
-            source.pass(5).await;
-            cx.ttl(Duration::ZERO);
-            Ok(last)
-        };
-        let joined = rows.clone();
-        poll_once(&mut (Box::pin(async move { drop(rows.get_or_load(&5, load).await) }) as Call));
-        Box::pin(async move { drop(joined.get_or_load(&5, async |_| Ok(Last(None))).await) })
+        poll_once(&mut loads(rows.clone(), source, last));
+        Box::pin(async move { drop(rows.get_or_load(&5, async |_| Ok(Last(None))).await) })
     };
     assert_eq!(abandon(&cache, call, || gates.open(())).await, Some(Ok(3)));
 }

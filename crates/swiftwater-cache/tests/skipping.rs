@@ -29,7 +29,6 @@ async fn a_load_depends_on_what_it_has_read_past_memory() {
 }
 
 /// Whoever else is loading, whom it does not join.
-#[cfg(feature = "layers")]
 #[tokio::test]
 async fn a_load_past_layers_that_fails_is_made_good_by_what_there_was() {
     let (cache, hand) = manual();
